@@ -12,7 +12,8 @@ from orchestrator.records.extend import allow_retry
 from orchestrator.records.index import head_of, sweep_folder, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.reuse import FinishedTrials, ShorterTrials
-from orchestrator.records.schema import AttemptEnd, AttemptStart, Origin, Status, TrialRecord
+from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Origin, Status, TrialRecord
+from orchestrator.resources.usage import attempt_usage
 from orchestrator.search.order import Order
 from orchestrator.storage import Storage
 from orchestrator.worker.job import Job
@@ -84,15 +85,37 @@ class TrialSubmitter:
             self._num_written = written
 
     def mark_failed(self, record: TrialRecord, status: Status, reason: str) -> None:
-        """Write the end of a trial whose own process cannot write it."""
+        """Write the end of a trial whose own process cannot write it.
+
+        It ends the last attempt if that was lost, as of its last row. Otherwise it is an attempt of its own, which has
+        used nothing: the end of the last attempt stays as it is, and one that the user forgave no longer counts.
+        """
         folder = trial_folder(self._storage, self._sweep, record.trial_id)
-        number = record.attempts[-1].number if record.attempts else 1
-        if not record.attempts:
-            start = AttemptStart(from_step=0, started_s=time.time())
+        last, now_s = record.attempts[-1] if record.attempts else None, time.time()
+        forgiven = max((retry.after_attempt for retry in record.retries), default=0)
+        if last is None or last.end is not None or last.number <= forgiven:
+            number, elapsed_s = 1 + (last.number if last else 0), 0.0
+            start = AttemptStart(from_step=record.step, started_s=now_s)
             folder.write(f"attempts/{number:03d}/start.json", start.encode())
-        end = AttemptEnd(status=status, step=record.step, ended_s=time.time(), train_s=0.0, reason=reason, traceback="")
+        else:
+            number, elapsed_s = last.number, attempt_usage(record)[-1].duration_s
+        end = AttemptEnd(
+            status=status,
+            step=record.step,
+            ended_s=now_s,
+            elapsed_s=elapsed_s,
+            train_s=next(filter(None, map(_train_s, reversed(record.attempts))), 0.0),
+            reason=reason,
+        )
         folder.write(f"attempts/{number:03d}/end.json", end.encode())
 
     def retry(self, record: TrialRecord) -> None:
         """Let a failed trial run again, as `trm sweep retry` does. Its record is kept."""
         allow_retry(trial_folder(self._storage, self._sweep, record.trial_id), record)
+
+
+def _train_s(attempt: Attempt) -> float:
+    """Return the seconds of training in the trial up to the end of an attempt or, if it was lost, to its last row."""
+    if attempt.end is not None:
+        return attempt.end.train_s
+    return next((row.metrics["train_s"] for row in reversed(attempt.rows or ()) if "train_s" in row.metrics), 0.0)

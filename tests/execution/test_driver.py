@@ -13,8 +13,10 @@ import pytest
 from orchestrator.errors import SweepError
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
+from orchestrator.records.extend import retry
+from orchestrator.records.index import trial_folder
 from orchestrator.records.reader import read_trials
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import Status, StopDecision, TrialRecord
 from orchestrator.resources.usage import Budget, attempt_usage
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import ResourceRule, Resources, Sweep, choice
@@ -22,6 +24,7 @@ from tests.support.execution import FakeCluster, Recorder, Script, StandIn
 from tests.support.sweeps import study, tiny_config
 from trm_data.files import machine_id
 
+FULL = "No space left on device"
 Run = Callable[..., tuple[SweepOutcome, StandIn, Recorder]]
 
 
@@ -131,6 +134,32 @@ class TestLostMachines:
         ran, _, _ = run(study(), lambda *_: "vanish", max_failures=None)
         assert ran.status is SweepStatus.COMPLETE
         assert all(record.status is Status.FAILED for record in records(storage))
+
+    @pytest.mark.parametrize("deed", ["fail", f"interrupt {FULL}", f"unrecorded {FULL}"])
+    def test_a_trial_that_cannot_be_launched_keeps_the_ends_of_its_attempts(
+        self, deed: str, run: Run, storage: Storage
+    ) -> None:
+        sweep = study(resources=on("H100"))
+        run(sweep, lambda *_: deed, max_concurrent=1, max_failures=1)
+        (before,) = records(storage)
+        if before.status is Status.RUNNING:  # its process was killed after it had been stopped early
+            folder = trial_folder(storage, sweep.name, before.trial_id)
+            folder.write("stopped.json", StopDecision(step=4, reason="rank").encode())
+        if before.status is not Status.INTERRUPTED:
+            retry(storage, sweep.name, [before.trial_id])
+        ran, tune, _ = run(sweep, lambda trial, start: "vanish" if trial == before.trial_id else "finish")
+        (after,) = [record for record in records(storage) if record.trial_id == before.trial_id]
+        assert ran.status is SweepStatus.COMPLETE and tune.starts[after.trial_id] == 21
+        assert after.status is Status.FAILED and "lost 21 times" in after.reason
+        assert after.attempts[0].end == before.attempts[0].end
+        assert attempt_usage(after)[:-1] == attempt_usage(before) and attempt_usage(after)[-1].duration_s == 0.0
+        assert after.attempts[-1].end and after.attempts[-1].end.train_s == (1.0 if before.attempts[0].end else 0.5)
+
+    def test_an_attempt_that_was_lost_is_charged_up_to_its_last_row(self, run: Run, storage: Storage) -> None:
+        run(study(seeds=1, resources=on("H100")), lambda *_: "lose", max_failures=1, max_concurrent=1)
+        (lost,) = [record for record in records(storage) if record.status is Status.FAILED]
+        assert [usage.duration_s for usage in attempt_usage(lost)] == [10.0] * 6
+        assert lost.attempts[-1].end and lost.attempts[-1].end.train_s == 0.5
 
 
 class TestPlacement:

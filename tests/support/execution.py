@@ -73,7 +73,7 @@ class StandIn:
             return
         start = {"from_step": 0, "started_s": 1000.0, "gpu_type": place[1], "gpu_count": job.placement["gpu_count"]}
         writer.start(AttemptStart.parse({**start, "device": "cuda"}))
-        writer.add(Row(4, 1010.0, "validation", {"exact_accuracy": 0.5, "raw_cell_accuracy": 0.5}))
+        writer.add(Row(4, 1010.0, "validation", {"exact_accuracy": 0.5, "raw_cell_accuracy": 0.5, "train_s": 0.5}))
         writer.flush()
         driver.result(job.trial_id, {**where, "kind": "progress", "trial_step": 4, "metrics": ()})
         end = {"step": 4, "train_s": 1.0, "ended_s": 1000.0 + 3600, "elapsed_s": 3600.0, "traceback": ""}
