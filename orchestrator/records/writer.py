@@ -40,6 +40,7 @@ class TrialWriter:
         self.checkpoints = self.folder.sub("checkpoints")
         begun = [key.split("/")[1] for key in self.folder.list("attempts") if key.endswith("/start.json")]
         self.attempt = max((int(number) for number in begun if number.isdecimal()), default=0) + 1
+        self._start: bytes | None = None
         self._curve = self.folder.patient(0.0)
         """Training does not wait for rows: a failed write is repeated with the next segment."""
         self._clock = clock
@@ -53,10 +54,15 @@ class TrialWriter:
         """Record the start of the attempt, under the first number that no other process has begun.
 
         The process of a killed driver may live on for a while: if it began its attempt since this writer was made, both
-        would otherwise write under one number, and what the first has used would be lost.
+        would otherwise write under one number, and what the first has used would be lost. After a StorageError it is
+        to be called again with the same start.
         """
         self._flushed_s = self._clock()
-        while not self.folder.create(f"attempts/{self.attempt:03d}/start.json", start.encode()):
+        data, before = start.encode(), self._start
+        self._start = data
+        while not self.folder.create(key := f"attempts/{self.attempt:03d}/start.json", data):
+            if data == before and self.folder.read_many([key]).get(key) == data:
+                return  # an earlier try has arrived, and only its answer was lost
             self.attempt += 1  # a curve that both inherit is in the record of the other one
 
     def inherit(self, rows: list[Row]) -> None:

@@ -149,6 +149,7 @@ class _Attempt:
         self._listen = listen
         self._should_stop = should_stop
         self._writer: TrialWriter | None = None
+        self._start: AttemptStart | None = None
         self._is_announced = False
         self._step = 0
         self._train_s = 0.0
@@ -274,12 +275,14 @@ class _Attempt:
         self._writer.end(end)
 
     def _announce(self, writer: TrialWriter, started_from: str = "") -> None:
-        where = {**provenance.describe(self._device), "gpu_count": self._gpu_count, **self._job.placement}
-        run = {"num_threads": self._config.runtime.num_threads, "processes": self._job.processes}
-        self._started_s, self._started_wall_s = time.monotonic(), time.time()
-        start = {**where, **run, "from_step": self._step, "started_s": self._started_wall_s}
-        start["started_from"] = started_from
-        writer.start(AttemptStart.parse(start))
+        """Write the start of the attempt. If the storage refused it before, it is repeated as it was."""
+        if self._start is None:
+            where = {**provenance.describe(self._device), "gpu_count": self._gpu_count, **self._job.placement}
+            run = {"num_threads": self._config.runtime.num_threads, "processes": self._job.processes}
+            self._started_s, self._started_wall_s = time.monotonic(), time.time()
+            start = {**where, **run, "from_step": self._step, "started_s": self._started_wall_s}
+            self._start = AttemptStart.parse({**start, "started_from": started_from})
+        writer.start(self._start)
         self._is_announced = True
 
     def _add(self, split: str, metrics: dict[str, float]) -> None:

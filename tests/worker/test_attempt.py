@@ -211,6 +211,26 @@ def test_outage_that_lasts_interrupts_the_trial_which_then_resumes(pattern: str,
     assert go(job)[1].status is Status.FINISHED
 
 
+def test_start_whose_answer_was_lost_is_the_start_of_the_same_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, create, begun = job_of(LocalStorage(tmp_path), tiny_config()), LocalStorage.create, list[bytes]()
+
+    def loses_first_answer(self: LocalStorage, key: str, data: bytes) -> bool:
+        is_created = create(self, key, data)
+        if key.endswith("start.json"):
+            begun.append(data)
+            if len(begun) == 1:
+                raise StorageError("the answer is lost, and the storage is away for minutes")
+        return is_created
+
+    monkeypatch.setattr(LocalStorage, "create", loses_first_answer)
+    reports, record = go(job)
+    assert len(begun) == 2 and reports[-1].reason.endswith("the storage is away for minutes")
+    assert record.status is Status.INTERRUPTED
+    assert [(each.number, each.end is not None) for each in record.attempts] == [(1, True)]
+
+
 def test_failure_that_cannot_be_recorded_is_reported_as_an_interruption_by_the_storage(
     tmp_path: Path, faulty: Any
 ) -> None:
