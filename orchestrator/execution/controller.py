@@ -276,16 +276,13 @@ class Controller:
                 why = why or record.reason
             if record.status.is_final:
                 self._outage.over()
-            elif (fault := self._limits.interrupted_by_storage(record, reported)) and not self.stopping.is_set():
-                self._pause(record, fault)
-                self._requeue(record, fault)
-                return
-            if not record.status.is_final and not self.stopping.is_set():
-                if self._limits.may_resume(record, lost):
-                    self._requeue(record, f"lost: {why or 'no reason'}" if lost else why or "it was interrupted")
+            if not (record.status.is_final or self.stopping.is_set()):
+                if fault := self._limits.interrupted_by_storage(record, reported):
+                    self._pause(record, fault)
+                if not (reason := self._limits.why_over(record, lost, why, fault)):
+                    cause = f"lost: {why or 'no reason'}" if lost else why or "it was interrupted"
+                    self._requeue(record, fault or cause)
                     return
-                times = self._limits.times_lost(trial_id)
-                reason = f"its node or process was lost {times} times" + (f", most recently: {why}" if why else "")
                 persist(lambda: self._submitter.mark_failed(record, Status.FAILED, reason), self.stopping)
                 record = self._read(trial_id)
             elif not self.stopping.is_set() and self._limits.may_retry(record):

@@ -24,6 +24,9 @@ LOST_NODES = 5
 """Times that a trial may lose its node or process before it is marked failed."""
 FAILED_LAUNCHES = 20
 """Maximum failed launches per trial, e.g. on a node that is being preempted."""
+STORAGE_FAULTS = 30
+"""Times in a row that the storage may interrupt a trial which makes no progress while others end: its own code may fail
+in this way too. An outage interrupts it at most 25 times before `OUTAGE_S` has passed."""
 OUTAGE_S = 600.0
 """Longest outage of the storage that a driver waits for, whether its own requests fail or those of trials. It may
 exceed the lease: the next heartbeat is a conditional write, which shows whether another driver took over meanwhile."""
@@ -44,17 +47,32 @@ class AttemptLimits:
         self._lost: Counter[str] = Counter()
         self._failed_launches: Counter[str] = Counter()
         self._retried: Counter[str] = Counter()
+        self._faults: dict[str, tuple[int, int]] = {}
+        """The last step of each trial, and how often the storage has interrupted it since then."""
 
-    def may_resume(self, record: TrialRecord, lost: bool) -> bool:
-        """Return whether a trial that came back unfinished runs again. Count the loss."""
+    def why_over(self, record: TrialRecord, lost: bool, why: str, fault: str) -> str:
+        """Return why a trial that came back unfinished runs no more; an empty string if it does. Count the loss.
+
+        Args:
+            why: why it was lost or interrupted, if that is known.
+            fault: of the storage, as `interrupted_by_storage` returned it.
+        """
         trial_id = record.trial_id
+        if fault:
+            step, times = self._faults.get(trial_id, (record.step, 0))
+            times = 1 if record.step > step else times + 1
+            self._faults[trial_id] = max(step, record.step), times
+            return f"interrupted {times} times without progress by a {fault}" if times > STORAGE_FAULTS else ""
         has_begun = self.has_begun(record)
         self._attempts[trial_id] = len(record.attempts)
         if record.status is Status.INTERRUPTED and has_begun and not lost and record.reason.startswith(ASKED_TO_STOP):
-            return True  # its node announced its termination
+            return ""  # its node announced its termination
         self._lost[trial_id] += has_begun
         self._failed_launches[trial_id] += not has_begun
-        return self._lost[trial_id] <= LOST_NODES and self._failed_launches[trial_id] <= FAILED_LAUNCHES
+        if self._lost[trial_id] <= LOST_NODES and self._failed_launches[trial_id] <= FAILED_LAUNCHES:
+            return ""
+        times = self._lost[trial_id] + self._failed_launches[trial_id]
+        return f"its node or process was lost {times} times" + (f", most recently: {why}" if why else "")
 
     def has_begun(self, record: TrialRecord) -> bool:
         """Return whether the newest attempt of a trial is recorded; else the record ends with an earlier one."""
@@ -79,10 +97,6 @@ class AttemptLimits:
         self._retried[record.trial_id] += 1
         self._attempts[record.trial_id] = len(record.attempts)
         return True
-
-    def times_lost(self, trial_id: str) -> int:
-        """Return how often a trial was lost because of its nodes."""
-        return self._lost[trial_id] + self._failed_launches[trial_id]
 
 
 class StorageOutage:

@@ -17,7 +17,7 @@ import pytest
 from orchestrator.errors import SweepError
 from orchestrator.execution import failures
 from orchestrator.execution.controller import Controller
-from orchestrator.execution.failures import FailureStreak, StorageOutage, describe_damaged, persist
+from orchestrator.execution.failures import AttemptLimits, FailureStreak, StorageOutage, describe_damaged, persist
 from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.records import finished_index
@@ -167,6 +167,40 @@ class TestStorage:
         assert outcome.status is SweepStatus.COMPLETE and outcome.exit_code == ExitCode.COMPLETE
         assert set(tune.starts.values()) == {11} and outcome.snapshot.progress == SweepProgress(4, 4, 0)
         assert any(AWAY in message and "nothing starts for" in message for message in recorder.messages)
+
+    @pytest.mark.parametrize("deed", ["interrupt", "unrecorded"])
+    def test_a_trial_that_storage_faults_interrupt_again_and_again_without_progress_has_failed(
+        self, deed: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its own code may raise such errors. The other trials end meanwhile, so that the storage is not away."""
+        monkeypatch.setattr(failures, "LONGEST_PAUSE_S", 0.02)
+        bad: list[str] = []
+
+        def script(trial: str, start: int) -> str:
+            if not bad:
+                bad.append(trial)
+            return f"{deed} {AWAY}" if trial in bad else "finish"
+
+        outcome, tune = run(storage, study(), script, max_concurrent=2)
+        assert outcome.status is SweepStatus.COMPLETE and outcome.exit_code == ExitCode.FAILED
+        assert tune.starts[bad[0]] == failures.STORAGE_FAULTS + 1
+        (failed,) = [record for record in read_trials(storage, "study") if record.status is not Status.FINISHED]
+        assert failed.status is Status.FAILED
+        assert failed.reason == f"interrupted {failures.STORAGE_FAULTS + 1} times without progress by a {AWAY}"
+
+    def test_a_trial_that_makes_progress_between_storage_faults_never_fails(self) -> None:
+        (trial, *_), limits = _planned(study()), AttemptLimits([], retries=0)
+        for step in (4, *(4,) * 20, *(8,) * 20, *range(12, 100), *(40,) * 20):
+            assert not limits.why_over(record_of(trial, Status.INTERRUPTED, step=step), False, "", AWAY)
+
+    def test_an_outage_ends_the_sweep_before_it_ends_a_trial(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(failures, "FIRST_PAUSE_S", 1.0)
+        now_s, limits, record = [0.0], AttemptLimits([], retries=0), record_of(_planned(study())[0], Status.INTERRUPTED)
+        outage = StorageOutage(clock=lambda: now_s[0])
+        with pytest.raises(StorageError, match="interrupted trials for 10 min"):
+            while True:
+                now_s[0] += outage.interrupted(record)
+                assert not limits.why_over(record, False, "", AWAY)
 
     @pytest.mark.parametrize("deed", ["interrupt", "unrecorded"])
     def test_storage_that_interrupts_trials_for_too_long_stops_the_sweep_and_resume_continues(
