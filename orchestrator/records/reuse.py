@@ -32,13 +32,21 @@ class FinishedTrials:
         self._found = {parts[3]: parts[1] for parts in keys if parts[4:] == ["result.json"]}
 
     def take_over(self, trial: PlannedTrial, head: TrialHead) -> TrialRecord | None:
-        """Copy the record of the same trial into this sweep; return None if no other sweep has finished it."""
+        """Copy the record of the same trial into this sweep.
+
+        Returns:
+            None if no other sweep has finished it, or if it has run in this one: it continues, and its attempts count.
+        """
         source = self._found.get(trial.trial_id)
         if source is None:
             return None
         theirs = trial_folder(self._storage, source, trial.trial_id)
         ours = trial_folder(self._storage, self._sweep, trial.trial_id)
         try:
+            if ours.list("attempts"):
+                begun = read_trial(self._storage, self._sweep, trial.trial_id).origin
+                if begun is None or begun.kind != "reused":  # else a copy was cut short
+                    return None
             read_trial(self._storage, source, trial.trial_id)
             files = {key: theirs.read(key) for key in theirs.list() if key.split("/")[0] not in LEFT_OUT}
             require_finished(self._storage, source)  # its deletion may have begun meanwhile

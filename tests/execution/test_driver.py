@@ -238,6 +238,16 @@ class TestReuse:
         assert len(recorder.messages) == 4 and all("reused from sweep first" in text for text in recorder.messages)
         assert len(records(storage)) == 8
 
+    def test_a_trial_that_was_interrupted_here_goes_on_here(self, run: Run, storage: Storage) -> None:
+        sweep = study(resources=on("H100"))
+        run(sweep, lambda *_: f"interrupt {FULL}", max_concurrent=1)
+        (before,) = records(storage)
+        run(sweep.model_copy(update={"name": "first"}))
+        ran, tune, _ = run(sweep, reuse=True)
+        (after,) = [record for record in records(storage) if record.origin is None]
+        assert ran.status is SweepStatus.COMPLETE and [trial for trial, _ in tune.order] == [before.trial_id]
+        assert after.attempts[0] == before.attempts[0] and ran.snapshot.gpu_hours == 2.0
+
     def test_without_being_asked_everything_is_run(self, run: Run, storage: Storage) -> None:
         run(study(name="first"))
         _, tune, recorder = run(study())

@@ -78,6 +78,17 @@ def test_a_copy_that_was_cut_short_is_made_again(storage: Storage) -> None:
     assert FinishedTrials(storage, "mine").take_over(planned(0), head(planned(0))) == whole
 
 
+def test_a_trial_that_has_run_here_is_not_replaced_by_that_of_another_sweep(storage: Storage) -> None:
+    """The other sweep finished it after this one was interrupted; what was used here stays in the account."""
+    storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
+    ran(storage, study(), planned(0), Status.FINISHED)
+    ran(storage, study().model_copy(update={"name": "mine"}), planned(0), Status.INTERRUPTED)
+    before = read_trials(storage, "mine")
+    assert FinishedTrials(storage, "mine").take_over(planned(0), head(planned(0))) is None
+    assert read_trials(storage, "mine") == before and before[0].attempts
+    assert spending(before, 2000.0).trials == 1
+
+
 def test_a_trial_of_a_sweep_whose_deletion_begins_meanwhile_is_not_taken_over(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
