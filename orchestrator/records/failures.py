@@ -4,10 +4,11 @@
 |---|---|---|
 | trial | an exception of the training code, a non-finite loss, too little memory | its result; the sweep continues |
 | machine | a killed process, a lost node, a preemption, a dead raylet | requeued, resumes from its checkpoint |
-| storage | an unreachable bucket, a refused write, a full disk | retried; a full disk stops the sweep |
+| storage | an unreachable bucket, a refused write, a full disk | retried, within limits; a full disk stops the sweep |
 | user | a wrong value, a missing file, Ctrl-C | one line and exit code 2, nothing is recorded |
 
-Attempts, driver, `trm train`, tracker, watchdog, notifications and exit codes decide by this module alone.
+Whatever catches an error decides by this module; the driver, which has only the reason that a trial on another machine
+states, decides by its text in `orchestrator.execution.failures`: how it begins, and whether it names a full disk.
 """
 
 from __future__ import annotations
