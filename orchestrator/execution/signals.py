@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 ECHO_S = 2.0
 """Signals within this time count as one: `timeout` and `make` repeat the signal that a terminal has sent."""
@@ -42,7 +43,7 @@ def stop_signals(stopping: threading.Event) -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     install()
     try:
         yield install
