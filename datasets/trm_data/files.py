@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import file_digest, sha256
@@ -29,14 +29,17 @@ ABANDONED_S = 24 * 3600.0
 """Age in seconds from which a temporary of another machine, whose owner cannot be checked, counts as abandoned."""
 
 
-def load_json(data: bytes | str) -> Any:
+def load_json(data: bytes | str, as_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return the value that a JSON text from outside holds.
+
+    Args:
+        as_object: makes an object of its keys and values; a dictionary, with the last value of every key, if left out.
 
     Raises:
         ValueError: it is no JSON, no text, or nested so deeply that the parser exceeds the recursion limit.
     """
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=as_object)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

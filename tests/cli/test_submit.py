@@ -58,6 +58,7 @@ def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     }
     Path("arc-agi_test_challenges.json").write_text(json.dumps(unanswered))
     Path("held_back.json").write_text(json.dumps(SOLUTIONS))
+    Path("arc-agi_test_solutions.json").write_text(json.dumps({"new1": "of other tasks: not read"}))
     return tmp_path
 
 

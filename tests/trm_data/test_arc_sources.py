@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.arc_tasks import pair, task, write_tasks
-from trm_data import DataRequest, Dataset, TrainLoader, build, export_official, import_official, verify
+from trm_data import DataRequest, Dataset, TrainLoader, build, export_official, find, import_official, verify
 from trm_data.errors import ConfigError, DataError
 
 
@@ -83,6 +83,56 @@ def test_equal_file_names_in_different_folders_are_different_tasks(tmp_path: Pat
 def test_equal_names_in_training_and_evaluation_are_different_tasks(tmp_path: Path) -> None:
     write_tasks(tmp_path / "in", {"training/1": task(1), "evaluation/1": task(2)})
     assert built(tmp_path).names == ["1#training", "1"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"evaluation/c.JSON": task(3)}, r"evaluation: c.JSON and c.json are both task 'c'"),
+        (
+            {"training/c.json": task(3), "training/c#training.json": task(4)},
+            "training task 'c' .* c#training is taken",
+        ),
+        ({"training/d.json": '{"train": [], "test": [], "test": []}'}, r"d.json has the key 'test' 2 times"),
+    ],
+)
+def test_two_tasks_of_one_name_are_refused(files: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_tasks(tmp_path / "in", {"training/a": task(1), "evaluation/c": task(2)})
+    for name, content in files.items():
+        (tmp_path / "in" / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        built(tmp_path)
+
+
+def test_task_that_a_challenges_file_has_twice_is_refused(tmp_path: Path) -> None:
+    one, other = json.dumps(task(1)), json.dumps(task(2))
+    source = tmp_path / "x_challenges.json"
+    source.write_text(f'{{"a": {one}, "b": {one}, "a": {other}}}')
+    with pytest.raises(DataError, match=r"x_challenges.json has the key 'a' 2 times"):
+        build(DataRequest(benchmark="arc-agi-1", source=str(source), num_validation=0), tmp_path / "data")
+
+
+def test_challenges_file_that_is_named_alone_is_read_alone(tmp_path: Path) -> None:
+    source = tmp_path / "x_challenges.json"
+    source.write_text(json.dumps({"a": task(1, unanswered=1)}))
+    request = DataRequest(benchmark="arc-agi-1", source=str(source), num_validation=0)
+    expected = build(request, tmp_path / "data")
+    (tmp_path / "x_solutions.json").write_text(json.dumps({"a": [[[1]]]}))
+    assert find(request, tmp_path / "data") == expected.path
+    beside = build(request, tmp_path / "data2")
+    assert beside.path.name == expected.path.name and beside.num_unanswered["test"] == 1
+    assert list(beside.manifest.facts["files"]) == ["x_challenges.json"]
+
+
+def test_hidden_files_do_not_change_the_identity_of_a_dataset(tmp_path: Path) -> None:
+    write_tasks(tmp_path / "in", {"training/a": task(1), "evaluation/b": task(2)})
+    expected = built(tmp_path)
+    for name in (".git/a.json", "training/.DS_Store", "evaluation/._b.json"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"\0")
+    assert built(tmp_path).path == expected.path
+    write_tasks(tmp_path / "in", {"training/c": task(3)})
+    assert built(tmp_path).path != expected.path
 
 
 def test_task_in_training_and_in_evaluation_is_refused_unless_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trm_data import DataRequest, TrainLoader, build, verify
+from trm_data import DataRequest, TrainLoader, build, resolve_benchmark, verify
 from trm_data.errors import ConfigError, DataError
 from trm_data.generators.maze import generate
 from trm_data.generators.maze_unique import generate_unique
@@ -181,6 +181,27 @@ def test_mazes_with_several_paths_or_of_another_length_are_found_by_verify(tmp_p
     assert list(kind_of("maze").faults(examples)) == ["example 0: 2 shortest paths of 2 edges, not one of 1 to 5"]
 
 
+def test_mazes_of_others_have_one_path_of_the_right_length_in_maze_unique(tmp_path: Path) -> None:
+    """A maze 9x9 of others may have several shortest paths, or one of another length than 8 to 11 edges."""
+    unique = generate_unique(9, 4, 8, 11, 0)
+    rows = [f"gen,{_text(cells)},{_text(label)},1" for cells, label in zip(unique.mazes, unique.labels, strict=True)]
+    plain = generate(9, 60, 8, 0)
+    several, long = int(np.argmax(plain.ways > 1)), int(np.argmax((plain.ways == 1) & (plain.lengths > 11)))
+    request = DataRequest(benchmark="maze-unique-9x9", source=str(tmp_path / "in"), num_train=2)
+    for number, message in (
+        (several, rf"test.csv, row 3: {plain.ways[several]:.0f} shortest paths of \d+ edges, not one of 8 to 11"),
+        (long, rf"test.csv, row 3: 1 shortest path of {plain.lengths[long]} edges, not one of 8 to 11"),
+    ):
+        bad = f"gen,{_text(plain.mazes[number])},{_text(plain.labels[number])},1"
+        _write_pair(tmp_path / "in", rows[:2], [rows[2], bad])
+        with pytest.raises(DataError, match=message):
+            build(request, tmp_path / "data")
+        build(request.model_copy(update={"benchmark": "maze-9x9"}), tmp_path / "data")
+    _write_pair(tmp_path / "in", rows[:2], rows[2:])
+    dataset = build(request, tmp_path / "data")
+    assert dataset.manifest.facts["only_path"] == [8, 11] and verify(dataset) == []
+
+
 def test_least_length_of_maze_unique_can_be_raised_to_the_longest(tmp_path: Path) -> None:
     request = DataRequest(benchmark="maze-unique-12x12", shortest_path=18, num_train=4, num_validation=0, num_test=2)
     assert {_paths(cells, 12)[0] for cells in build(request, tmp_path).inputs} == {18}
@@ -218,7 +239,7 @@ def test_maze_dataset_serves_all_eight_views_and_no_more(tmp_path: Path) -> None
 def test_published_mazes_are_checked_row_by_row(tmp_path: Path) -> None:
     def read(train: list[str], test: list[str]) -> Any:
         folder = _write_pair(tmp_path / "in", train, test)
-        return published(parse_address(str(folder)), DataRequest(num_validation=1), 8)
+        return published(parse_address(str(folder)), DataRequest(num_validation=1), resolve_benchmark("maze-8x8"))
 
     good = read([_row(0), _row(1), _row(2)], [_row(3)])
     assert sorted(good.split.tolist()) == [0, 0, 1, 2]

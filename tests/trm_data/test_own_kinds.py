@@ -12,7 +12,18 @@ import pytest
 
 from tests.support.commands import call
 from tests.support.own_kinds import NAME, install, latin
-from trm_data import DataConfig, DataRequest, Dataset, build, draw, fingerprint, open_dataset, resolve_benchmark, verify
+from trm_data import (
+    DataConfig,
+    DataRequest,
+    Dataset,
+    build,
+    draw,
+    export_official,
+    fingerprint,
+    open_dataset,
+    resolve_benchmark,
+    verify,
+)
 from trm_data.dataset.manifest import UntrustedKindError
 from trm_data.errors import ConfigError, DataError, UserError
 from trm_data.own_code import distrust_all
@@ -77,6 +88,13 @@ def test_least_kind_needs_no_more_than_its_puzzles(folder: Path) -> None:
     assert dataset.kind.problem(dataset.inputs[0], dataset.inputs[1], 3) == "no solution of this copy puzzle"
     with pytest.raises(DataError, match="not a copy puzzle of 3x3"):
         dataset.kind.read("abc\nabb\naaa", 3)
+
+
+def test_exported_puzzles_are_not_imported_as_another_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A Latin square of 4x4 has as many symbols as a Sudoku of 4x4."""
+    export_official(build(small(), folder / "data"), folder / "official", 0)
+    code, _, err = call(capsys, "data", "import-official", "official")
+    assert code == 2 and "official holds puzzles of 'latin-4x4', a kind of one's own. Build them" in err
 
 
 def test_identity_is_the_content_of_the_file_and_not_its_place(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trm_data import DataRequest, Dataset, build, verify
+from trm_data import DataRequest, Dataset, build, export_official, import_official, verify
 from trm_data.dataset.schema import read_table
 from trm_data.errors import DataError
 from trm_data.puzzles.kinds import kind_of
@@ -111,6 +111,20 @@ def test_symmetries_keep_validity_and_are_undone(dataset: Dataset) -> None:
     valid = QUEENS.valid(inputs, labels, labels, 8)
     assert valid is not None and valid.all()
     assert (QUEENS.undo(labels, codes, 8) == dataset.labels[0]).all()
+
+
+def test_exported_boards_are_imported_with_their_symmetries(dataset: Dataset, tmp_path: Path) -> None:
+    export_official(dataset, tmp_path / "official", 7)
+    again = import_official(tmp_path / "official", tmp_path / "data")
+    trained = np.concatenate([dataset.rows("train", "validation"), dataset.rows("test")])
+    assert (again.inputs == dataset.inputs[trained]).all() and (again.labels == dataset.labels[trained]).all()
+    assert again.counts == {"train": 70, "validation": 0, "test": 30} and again.kind.name == "n-queens"
+    assert again.num_copies(7)[:70].tolist() == [7] * 70 and verify(again) == []
+    cells = np.load(tmp_path / "official/train/all__labels.npy", allow_pickle=False)
+    cells[1] = cells[8]
+    np.save(tmp_path / "official/train/all__labels.npy", cells)
+    with pytest.raises(DataError, match="row 1: no symmetry makes it from the first copy"):
+        import_official(tmp_path / "official", tmp_path / "data")
 
 
 def test_more_boards_than_there_are_is_one_line(tmp_path: Path) -> None:

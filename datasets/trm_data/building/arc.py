@@ -50,9 +50,24 @@ def as_puzzles(tasks: Sequence[Task], request: DataRequest, facts: dict[str, obj
 
 def _distinct_names(tasks: Sequence[Task]) -> list[Task]:
     """Rename training tasks that have the name of an evaluation task: a name identifies one task in every score."""
-    tested = {task.name for task in tasks if task.subset == "evaluation"}
+    return _renamed(tasks, "training", {task.name for task in tasks if task.subset == "evaluation"})
+
+
+def _renamed(tasks: Sequence[Task], subset: str, taken: set[str]) -> list[Task]:
+    """Append `#SUBSET` to the names of tasks of a subset that are taken.
+
+    Raises:
+        DataError: another task has the new name.
+    """
+    clashing = {task.name for task in tasks if task.subset == subset} & taken
+    for name in sorted(clashing):
+        if any(task.name == f"{name}#{subset}" for task in tasks):
+            raise DataError(
+                f"{subset} task {name!r} has the name of another task, and its new name {name}#{subset} is taken, too",
+                "Rename one of the two",
+            )
     return [
-        task._replace(name=f"{task.name}#training") if task.subset == "training" and task.name in tested else task
+        task._replace(name=f"{task.name}#{subset}") if task.subset == subset and task.name in clashing else task
         for task in tasks
     ]
 
@@ -113,10 +128,7 @@ def _without_repeats(tasks: Sequence[Task], facts: dict[str, object]) -> list[Ta
     taken = {task.name for task in tasks if task.subset != "extra"}
     kept = [task for task in tasks if task.subset != "extra" or _content(task) not in seen]
     facts["repeated_tasks_dropped"] = len(tasks) - len(kept)
-    return [
-        task._replace(name=f"{task.name}#extra") if task.subset == "extra" and task.name in taken else task
-        for task in kept
-    ]
+    return _renamed(kept, "extra", taken)
 
 
 def _content(task: Task) -> frozenset[bytes]:

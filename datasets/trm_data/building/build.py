@@ -97,7 +97,7 @@ def _read_tasks(request: DataRequest, benchmark: Benchmark, progress: Progress) 
 def _read_mazes(request: DataRequest, benchmark: Benchmark, progress: Progress) -> Puzzles:
     if request.source is None:
         return maze.generated(request, benchmark, progress)
-    return maze.published(parse_address(request.source), request, benchmark.side)
+    return maze.published(parse_address(request.source), request, benchmark)
 
 
 def _read_sudoku(request: DataRequest, benchmark: Benchmark, progress: Progress) -> Puzzles:

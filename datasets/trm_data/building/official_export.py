@@ -16,6 +16,7 @@ from trm_data.errors import DataError
 from trm_data.files import temporary_folder, writing_remedy
 from trm_data.jit import Bytes, Ints
 from trm_data.puzzles.arc import crop
+from trm_data.puzzles.kinds import KINDS
 
 Progress = Callable[[str, int, int], None]
 _CHUNK = 16_384
@@ -118,4 +119,6 @@ def _export_split(
         "total_puzzles": len(units),
         "sets": ["all"],
     }
+    if dataset.kind.name not in KINDS:
+        metadata["kind"] = dataset.kind.name  # its symbols may be as many as those of another kind
     (folder / "dataset.json").write_text(json.dumps(metadata))

@@ -127,10 +127,14 @@ def _check_cells(split: Split, kind: PuzzleKind, side: int, where: Path) -> None
 
 
 def _kind(split: Split, where: Path) -> tuple[PuzzleKind, int]:
+    if (own := split.metadata.get("kind")) is not None:
+        raise DataError(f"{where} holds puzzles of {own!r}, a kind of one's own", "Build them with its class instead")
     vocabulary, side = split.metadata.get("vocab_size"), math.isqrt(split.inputs.shape[1])
     kind = kind_that_reads(vocabulary, side) if isinstance(vocabulary, int) else None
     if kind is None or side * side != split.inputs.shape[1]:
-        raise DataError(f"{where} holds no Sudoku, maze or ARC puzzles: vocabulary {vocabulary}, {side}x{side} cells")
+        raise DataError(
+            f"{where} holds no Sudoku, maze, N-Queens or ARC puzzles: vocabulary {vocabulary}, {side}x{side} cells"
+        )
     return kind, side
 
 

@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +78,7 @@ def packaged_tasks(benchmark: str) -> list[Task]:
 
 def read_tasks(address: Address, content: dict[str, str]) -> list[Task]:
     """Return the training and evaluation tasks of a folder or of a prefix of Kaggle's JSON pairs, or the tasks of one
-    file `*_challenges.json`, as evaluation tasks.
+    file `*_challenges.json`, as evaluation tasks: solutions beside a file that is named alone are not read.
 
     Args:
         content: file -> sha256, filled with what was read.
@@ -86,7 +87,8 @@ def read_tasks(address: Address, content: dict[str, str]) -> list[Task]:
         DataError: nothing there, a damaged file, or a bad grid; names file and task.
     """
     if address.base.endswith(_CHALLENGES):  # one file, of tasks to be answered: Kaggle's *_test_challenges.json
-        return _kaggle_tasks(address._replace(base=address.base.removesuffix(_CHALLENGES)), "evaluation", content)
+        alone = address._replace(base=address.base.removesuffix(_CHALLENGES))
+        return _kaggle_tasks(alone, "evaluation", content, answered=False)
     prefix = _kaggle_prefix(address, "training")
     tasks: list[Task] = []
     for subset in ("training", "evaluation"):
@@ -124,7 +126,7 @@ def _json(address: Address, content: dict[str, str], name: str | None = None) ->
     raw = files.read(address)
     content[name or address.base.rsplit("/", 1)[-1]] = hashlib.sha256(raw).hexdigest()
     try:
-        value = load_json(raw)
+        value = load_json(raw, partial(_unique, address))
     except ValueError as error:
         raise DataError(f"{address} is not JSON or is truncated ({error})", "Fetch it again") from None
     if isinstance(value, list):  # as RE-ARC writes them
@@ -137,11 +139,19 @@ def _json(address: Address, content: dict[str, str], name: str | None = None) ->
     return value
 
 
-def _kaggle_tasks(prefix: Address, subset: str, content: dict[str, str]) -> list[Task]:
+def _unique(address: Address, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, of which every key, such as the name of a task, stands for one value."""
+    if len(found := dict(pairs)) < len(pairs):
+        ((key, count),) = Counter(key for key, _ in pairs).most_common(1)
+        raise DataError(f"{address} has the key {key!r} {count} times", "Keep one, or rename the others")
+    return found
+
+
+def _kaggle_tasks(prefix: Address, subset: str, content: dict[str, str], *, answered: bool = True) -> list[Task]:
     source = prefix.append(_CHALLENGES)
     challenges = _json(source, content)
     answers_file = prefix.append("_solutions.json")
-    solutions = _json(answers_file, content) if files.exists(answers_file) else {}
+    solutions = _json(answers_file, content) if answered and files.exists(answers_file) else {}
     tasks = []
     for name, task in challenges.items():
         answers = solutions.get(name, [])
@@ -163,23 +173,30 @@ def _folder_tasks(folder: Address, subset: str, content: dict[str, str]) -> list
         )
     return [
         _task(name, subset, _json(folder.join(path), content, path), [], str(folder.join(path)))
-        for path, name in zip(found, _task_names(found), strict=True)
+        for path, name in zip(found, _task_names(found, folder), strict=True)
     ]
 
 
 def _is_task_file(path: str) -> bool:
     """Return whether a file of a folder is a task: what macOS puts beside files (`._a.json`) and other hidden files are
     none."""
-    return path.lower().endswith(".json") and not any(part.startswith(".") for part in path.split("/"))
+    return path.lower().endswith(".json") and not files.is_hidden(path)
 
 
-def _task_names(paths: Sequence[str]) -> list[str]:
+def _task_names(paths: Sequence[str], folder: Address) -> list[str]:
     """Return the name of the task in each file of a subset: the file's stem, or its path if several files have that
     stem.
 
     `Copy/1.json` and `Mirror/1.json` are two tasks, and a name stands for one task in scores and submissions.
+
+    Raises:
+        DataError: the paths of two files differ only in the case of the ending.
     """
     bare = [path[: -len(".json")] for path in paths]
+    first = dict(zip(reversed(bare), reversed(paths), strict=True))
+    for path, name in zip(paths, bare, strict=True):
+        if first[name] != path:
+            raise DataError(f"{folder}: {first[name]} and {path} are both task {name!r}", "Rename or remove one")
     stems = [path.rsplit("/", 1)[-1] for path in bare]
     counts = Counter(stems)
     return [stem if counts[stem] == 1 else path for path, stem in zip(bare, stems, strict=True)]

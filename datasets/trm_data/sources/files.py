@@ -170,8 +170,13 @@ def names(address: Address, recursive: bool = False) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
+def is_hidden(path: str) -> bool:
+    """Return whether a file of a folder, or a folder on the way to it, is hidden, as `.DS_Store` and `._a.json`."""
+    return any(part.startswith(".") for part in path.split("/"))
+
+
 def digest(address: Address, known: tuple[str, ...] = ()) -> str:
-    """Return sha256 of a file, or of all files of a folder or prefix with their names.
+    """Return sha256 of a file, or of all files of a folder or prefix with their names; hidden ones are left out.
 
     Args:
         known: names to look for where a folder cannot be listed.
@@ -183,7 +188,7 @@ def digest(address: Address, known: tuple[str, ...] = ()) -> str:
         return hashlib.sha256(address.base.encode()).hexdigest()  # found again offline; name a revision to pin it
     if exists(address):
         return file_digest(address)
-    found = [address.join(name) for name in names(address, recursive=True)]
+    found = [address.join(name) for name in names(address, recursive=True) if not is_hidden(name)]
     if not found:
         folder, _, prefix = address.base.rpartition("/")
         parent = address._replace(base=folder or ".")

@@ -84,8 +84,13 @@ def _encode(cells: Bytes, table: Table, where: Address) -> Bytes:
     return encoded
 
 
-def check(table: Table, where: Address) -> tuple[Bytes, Bytes, NDArray[np.float64]]:
+def check(
+    table: Table, where: Address, only_path: tuple[int, int] | None = None
+) -> tuple[Bytes, Bytes, NDArray[np.float64]]:
     """Return encoded mazes, labels as the file has them, and the number of shortest paths.
+
+    Args:
+        only_path: least and most edges, where every maze has to have a single shortest path.
 
     Raises:
         DataError: a maze without start, goal or way; a label that contradicts its maze or is not a shortest path.
@@ -101,17 +106,27 @@ def check(table: Table, where: Address) -> tuple[Bytes, Bytes, NDArray[np.float6
             raise DataError(f"{where}, row {table.rows[i]}: the answer is of another maze", "Correct the row")
         if maze.path_length(labels[i], side) != edges[i]:
             raise DataError(f"{where}, row {table.rows[i]}: the answer is not a shortest path", "Correct the row")
+        if only_path and (ways[i] != 1 or not only_path[0] <= edges[i] <= only_path[1]):
+            found = f"{ways[i]:.0f} shortest path{'s' if ways[i] > 1 else ''} of {edges[i]} edges"
+            wanted = "not one of {} to {}".format(*only_path)
+            raise DataError(
+                f"{where}, row {table.rows[i]}: {found}, {wanted}", f"Remove the row, or take maze-{side}x{side}"
+            )
     return mazes, labels, ways
 
 
-def published(folder: Address, request: DataRequest, side: int) -> Puzzles:
+def published(folder: Address, request: DataRequest, benchmark: Benchmark) -> Puzzles:
     """Return the puzzles of `train.csv` and `test.csv` in a folder; train and validation are drawn from the first.
 
     Raises:
         DataError: naming file, row and reason; or a maze that is in train and in test.
     """
+    side, bounds = benchmark.side, None
     pair, splits, facts = draw_pair(folder, request, side * side)
-    parts = [check(table, folder.join(name)) for name, table in pair.items()]
+    if benchmark.shortest_path is not None and benchmark.longest_path is not None:
+        bounds = benchmark.shortest_path, benchmark.longest_path
+        facts["only_path"] = list(bounds)
+    parts = [check(table, folder.join(name), bounds) for name, table in pair.items()]
     mazes, labels, ways = (np.concatenate(column) for column in zip(*parts, strict=True))
     seen: dict[bytes, int] = {}
     for i, row in enumerate(mazes):

@@ -7,6 +7,7 @@ Scores are percentages. `orchestrator.results.leaderboard.comparable` decides wh
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ class Baseline(Settings):
     """Hold one published result."""
 
     benchmark: str
-    system: str = Field(min_length=1)
+    system: str = Field(pattern=r"\S")
     kind: Kind
     """trm, hrm, direct: that architecture and its near relatives. system: anything built from several parts."""
     role: Literal["headline", "reproduction", "ablation"]
@@ -58,10 +59,10 @@ class Baseline(Settings):
     """Training puzzles, or tasks, before augmentation."""
     correct: Literal["label", "valid"] | None = None
     """What counts where a puzzle has several valid answers: the stored one, or any. None: see `comparable`."""
-    train_gpu_hours: float | None = Field(None, gt=0)
+    train_gpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
     train_gpu: str = ""
     """Type of the GPUs of training."""
-    cost_per_task_usd: float | None = Field(None, ge=0)
+    cost_per_task_usd: float | None = Field(None, ge=0, allow_inf_nan=False)
     source: str = Field(min_length=3)
     detail: str = ""
     date: str = Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")
@@ -83,6 +84,15 @@ class Baseline(Settings):
         if not any(character.isalnum() for character in source.removeprefix("arXiv")):
             raise ValueError("names no source")
         return source
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_date(cls, date: str) -> str:
+        try:
+            datetime.date.fromisoformat(f"{date}-01-01"[:10])
+        except ValueError:
+            raise ValueError("there is no such date") from None
+        return date
 
     @property
     def key(self) -> tuple[str, ...]:

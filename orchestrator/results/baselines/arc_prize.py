@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,15 @@ SOURCE = "ARC Prize leaderboard"
 _PARALLEL = re.compile(r"(?i)\b(?:o\d|gpt-[\d.]+)[ -]pro\b|deep think|heavy|multi-agent")
 """Names of products that combine several answers inside; how many is not stated."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_LIMITS = {
+    "score": (1.0, "Scores are shares, not per cent"),
+    "costPerTask": (1e9, "Costs are US dollars"),
+    "cost": (1e9, "Costs are US dollars"),
+}
+"""The most that a number of an entry can be, and what helps."""
 _REMEDY = "Name the leaderboard's v1.json, v2.json or evaluations.json, whole"
+_REMARK = "; "
+"""Between the id of a model and remarks, in the detail of a row."""
 _ROUNDING = 0.0051
 """Per cent: rows are written with two decimals."""
 _SETS: dict[str, tuple[str, str, int | None]] = {
@@ -79,11 +88,13 @@ def read_export(address: str) -> Export:
     for number, entry in enumerate(evaluations, 1):
         where = f"{place}, evaluation {number}"
         _check(entry, where)
-        key = str(entry["modelId"]), str(entry["datasetId"])
+        key = entry["modelId"], entry["datasetId"]
         if key in entries and entries[key]["score"] != entry["score"]:
             raise DataError(f"{where}: {key[0]} has two scores on {key[1]}", "Ask ARC Prize which one is right")
         entries[key] = entry
     known = {str(model["id"]): model for model in models if isinstance(model, dict) and "id" in model}
+    for number, model in enumerate(known.values(), 1):
+        _check_name(model, "displayName", f"{place}, model {number}")
     day = str(parts.get("generatedAt", ""))[:10]
     return Export(entries, known, day if _DAY.fullmatch(day) else None)
 
@@ -91,12 +102,41 @@ def read_export(address: str) -> Export:
 def _check(entry: object, where: str) -> None:
     if not isinstance(entry, dict) or not {"modelId", "datasetId", "score"} <= set(entry):
         raise DataError(f"{where}: has not modelId, datasetId and score")
-    for name, most in (("score", 1.0), ("costPerTask", float("inf")), ("cost", float("inf"))):
+    model = entry["modelId"]
+    if not isinstance(model, str) or not model.strip() or model != model.strip() or _REMARK in model:
+        raise DataError(f"{where}: modelId={model!r} is not the id of a model", _REMEDY)
+    if not isinstance(entry["datasetId"], str):
+        raise DataError(f"{where}: datasetId={entry['datasetId']!r} is not the name of a test set", _REMEDY)
+    _check_name(entry, "modelDisplayName", where)
+    for name, (most, remedy) in _LIMITS.items():
         number = entry.get(name)
         if number is None:
             continue
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= most:
-            raise DataError(f"{where}: {name}={number!r} is not in 0 to {most:g}", "Scores are shares, not per cent")
+            raise DataError(f"{where}: {name}={number!r:.20} is not in 0 to {most:g}", remedy)
+
+
+def _check_name(about: Mapping[str, Any], field: str, where: str) -> None:
+    """Raise an error for the name of a model that is no text."""
+    name = about.get(field)
+    if name is not None and not (isinstance(name, str) and name.strip()):
+        raise DataError(f"{where}: {field}={name!r} is not a name", _REMEDY)
+
+
+def check_day(day: str) -> None:
+    """Raise an error for the date of an export that is none, or is in the future; anywhere on Earth it may be tomorrow.
+
+    Raises:
+        ConfigError: naming the date.
+    """
+    try:
+        found = datetime.date.fromisoformat(day) if _DAY.fullmatch(day) else None
+    except ValueError:
+        found = None
+    if found is None:
+        raise ConfigError(f"the export's date {day!r} is not a day", "Give the right one: --date 2026-11-22")
+    if found > datetime.date.today() + datetime.timedelta(days=1):
+        raise ConfigError(f"the export's date {day} is in the future", "Give the right one: --date 2026-11-22")
 
 
 def compare(export: Export, known: Sequence[Baseline], date: str) -> Update:
@@ -106,8 +146,9 @@ def compare(export: Export, known: Sequence[Baseline], date: str) -> Update:
         date: of the export.
 
     Raises:
-        ConfigError: the date is not valid, or older than what is known.
+        ConfigError: the date is none, in the future, or older than what is known.
     """
+    check_day(date)
     scored = {key: entry for key, entry in export.entries.items() if key[1] in _SETS and entry["score"] is not None}
     covered = {_SETS[dataset][0] for _, dataset in scored}
     before = {_identity(row): row for row in known if row.source == SOURCE and row.benchmark in covered}
@@ -132,7 +173,7 @@ def compare(export: Export, known: Sequence[Baseline], date: str) -> Update:
 
 
 def _identity(row: Baseline) -> tuple[str, str, str]:
-    return row.benchmark, row.split, row.detail.split("; ")[0].removeprefix("id ")
+    return row.benchmark, row.split, row.detail.split(_REMARK)[0].removeprefix("id ")
 
 
 def _fresh(model: str, dataset: str, entry: Mapping[str, Any], about: Mapping[str, Any], date: str) -> Baseline:
@@ -140,7 +181,7 @@ def _fresh(model: str, dataset: str, entry: Mapping[str, Any], about: Mapping[st
     benchmark, split, items = _SETS[dataset]
     about = {**about, **{name: entry[name] for name in ("providerId", "modelType") if name in entry}}
     human, custom = about.get("providerId") == "Human", about.get("modelType") == "Custom"
-    name = str(entry.get("modelDisplayName") or about.get("displayName") or model)
+    name = entry.get("modelDisplayName") or about.get("displayName") or model
     is_model = not human and not custom
     values = {
         "benchmark": benchmark,
@@ -155,7 +196,7 @@ def _fresh(model: str, dataset: str, entry: Mapping[str, Any], about: Mapping[st
         "score": 0.0,
         "items": items,
         "source": SOURCE,
-        "detail": f"id {model}" + ("; not shown on the leaderboard" if entry.get("display") is False else ""),
+        "detail": f"id {model}" + (f"{_REMARK}not shown on the leaderboard" if entry.get("display") is False else ""),
         "date": date,
         "evidence": "verified",
     }

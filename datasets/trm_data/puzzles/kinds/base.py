@@ -235,7 +235,15 @@ class PuzzleKind:
 
     def recover(self, labels: Bytes, inputs: Bytes, base: Ints, side: int) -> Ints:
         """Return (B) the code that makes each example from the example `base` (B), -1 where none does."""
-        raise NotImplementedError(f"imported examples of {self.name} have their codes in their identifiers")
+        codes = np.full(len(base), -1, np.int64)
+        for turn in reversed(range(self.order(side))):
+            same = np.ones(len(base), bool)
+            for cells in (labels, inputs):
+                turned = np.empty_like(cells)
+                dihedral_rows(cells[base], np.full(len(base), turn, np.uint64), side, turned)
+                same &= (turned == cells).all(1)
+            codes[same] = turn
+        return codes
 
     def valid(self, inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> NDArray[np.bool_] | None:
         """Return (B) which answers solve their puzzle by its rules, equal to the label or not; None without rules.

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_data.errors import DataError
-from trm_data.jit import Bytes, Ints
+from trm_data.jit import Bytes
 from trm_data.puzzles import maze
-from trm_data.puzzles.augment import dihedral_rows
 from trm_data.puzzles.kinds.base import Examples, PuzzleKind, Question, check_shapes, read_lines
 
 _TOKENS = {letter: value for value, letter in enumerate("#.SGo", 1)}
@@ -39,18 +38,6 @@ class Maze(PuzzleKind):
     symbols = "?" + maze.CHARACTERS
     colours = ("#2B3440", "#F4F1EA", "#2E9E5B", "#D6453D", "#F2B441")
     grid_line = None
-
-    def recover(self, labels: Bytes, inputs: Bytes, base: Ints, side: int) -> Ints:
-        """Return (B) the code that makes each example from the example `base` (B), -1 where none does."""
-        codes = np.full(len(base), -1, np.int64)
-        for turn in reversed(range(self.order(side))):
-            same = np.ones(len(base), bool)
-            for cells in (labels, inputs):
-                turned = np.empty_like(cells)
-                dihedral_rows(cells[base], np.full(len(base), turn, np.uint64), side, turned)
-                same &= (turned == cells).all(1)
-            codes[same] = turn
-        return codes
 
     def valid(self, inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> NDArray[np.bool_]:
         """Return (B) whether each answer is a path over free cells as short as the labelled one."""
