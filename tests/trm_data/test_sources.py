@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support.arc_tasks import task, write_tasks
+from tests.support.commands import call
 from tests.support.hub import HubHandler, HubServer
 from tests.support.infra import in_a_thread
 from trm_data import DataRequest, build, find
@@ -104,6 +105,8 @@ def _listed(form: str, join: str = "\n") -> str:
         pytest.param("puzzle\n" + _listed('"{p}"'), id="one column"),
         pytest.param("puzzle,solution\n" + _listed("{p},{s}") + " \n\n", id="blank lines at the end"),
         pytest.param(_listed("{p}").replace(".", "*"), id="stars for blanks"),
+        pytest.param(_listed("{p} : 1 : {s}"), id="tdoku's lists with spaces"),
+        pytest.param(_listed("{p} 3.5 # easy"), id="ratings behind puzzles"),
         pytest.param(_listed("{p} ; easy").replace(".", "_"), id="notes behind puzzles"),
         pytest.param("# squares\n\n" + "\n\n".join(_square(p) for p in PUZZLES), id="squares"),
         pytest.param("\n".join(_square(p, " ", "------+-------+------\n") for p in PUZZLES), id="drawn squares"),
@@ -131,13 +134,17 @@ def test_lists_of_others_hold_the_same_puzzles(text: str, tmp_path: Path) -> Non
         pytest.param(b"PAR1" + bytes(40), r"bad.csv is a Parquet file\. Save it as CSV", id="Parquet"),
         pytest.param(LIST.encode("utf-16"), r"bad.csv is text in UTF-16 or UTF-32\. Save it as UTF-8", id="UTF-16"),
         pytest.param(LIST.encode("utf-16-le"), "bad.csv, row 1: not text", id="UTF-16 without a mark"),
-        pytest.param(b'{"puzzle": "1", "solution": "2"}\n', "bad.csv, row 1: no columns question", id="JSON lines"),
+        pytest.param(b'{"puzzle": "1", "solution": "2"}\n', r"bad.csv is JSON\. Save it as CSV", id="JSON lines"),
+        pytest.param(b'\xef\xbb\xbf\n[["1", "2"]]\n', r"bad.csv is JSON\. Save it as CSV", id="JSON"),
         pytest.param(("5" * 256 + "\n").encode(), r"row 1: 256 characters \(16x16\).* Sudoku are 4x4, 6x6", id="16x16"),
         pytest.param(b"a\n" + LIST.encode(), "bad.csv, row 1: 1 characters, a 9x9 puzzle", id="a title"),
         pytest.param(b"quizzes,solutions\n\n1,2,3\n", "bad.csv, row 3: 3 columns instead of 2", id="ragged"),
         pytest.param(_square(PUZZLES[0])[:-12].encode(), "bad.csv, row 8: 8 characters, a line of a square", id="cut"),
         pytest.param(_square(PUZZLES[0])[:-10].encode(), "row 8: the last square has 8 lines", id="a line less"),
-        pytest.param(_listed("{i}: {p}").encode(), "bad.csv, row 1: '0:' is no puzzle", id="numbered"),
+        pytest.param(_listed("{i}: {p}").encode(), "bad.csv, row 1: '0:.*' is no puzzle", id="numbered"),
+        pytest.param(_listed("{p}:" + "1" * 5000 + ":{s}").encode(), "row 1: '.*' is no puzzle", id="a long number"),
+        pytest.param(_listed("{p} {s:.70}").encode(), "row 1: 70 characters, a 9x9 puzzle has 81", id="cut solution"),
+        pytest.param(_listed("{p} : 1 : wrong").encode(), "row 1: 5 characters, a 9x9", id="spaces around colons"),
         pytest.param(("\uff15" * 81).encode(), "bad.csv, row 1: character '\uff15' at place 1", id="wide digits"),
     ],
 )
@@ -218,6 +225,11 @@ def test_changed_list_is_another_dataset_and_an_equal_copy_is_not(tmp_path: Path
         (PUZZLES[0][:-1], r"bad.txt, row 1: 80 characters, a 9x9 puzzle has 81"),
         (PUZZLES[0] + "\n" + PUZZLES[1] + "1", r"bad.txt, row 2: 82 characters"),
         (PUZZLES[0] + "\nx" + PUZZLES[1][1:], r"bad.txt, row 2: character 'x' at place 1"),
+        (
+            f"question,answer,rating\n{PUZZLES[0]},,1e99\n",
+            r"bad.txt, row 2: rating '1e99' is not a number of",
+        ),
+        (f'question,note\n{PUZZLES[0]},\'a\n{PUZZLES[1][1:]},"a\nb"\n', r"bad.txt, row 3: 80 characters"),
         ("# nothing\n", r"bad.txt holds no puzzle"),
         ("11" + "." * 79, r"bad.txt, row 1: the puzzle has no solution"),
         ("." * 81, r"bad.txt, row 1: the puzzle has more than one solution"),
@@ -228,7 +240,7 @@ def test_changed_list_is_another_dataset_and_an_equal_copy_is_not(tmp_path: Path
         (f"question,answer\n{'1' * 200_000},\n", r"bad.txt, row 2: field larger than field limit"),
         (f"question,{'1' * 200_000}\n", r"bad.txt, row 1: field larger than field limit"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_bad_puzzle_list_is_refused_by_row(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_text(text)
@@ -271,7 +283,14 @@ def test_published_pair_draws_train_and_validation_by_seed_and_keeps_its_test(pa
         ("test.csv", lambda s: s.replace(ANSWERS[31], ANSWERS[30]), "test.csv, row 3: the answer does not solve"),
         ("test.csv", lambda s: s.replace(",30\n", ",high\n"), "test.csv, row 2: rating 'high' is not a number"),
         ("test.csv", lambda s: s + f"made,{PUZZLES[2]},{ANSWERS[2]},1\n", "leaks: puzzles .* are equivalent"),
+        (
+            "test.csv",
+            lambda s: s.replace(",30\n", ",1e99\n"),
+            "test.csv, row 2: rating '1e99' is not a number of",
+        ),
         ("test.csv", lambda s: s + "one,two\n", "test.csv, row 12: 2 columns instead of 4"),
+        ("test.csv", lambda s: s + ",,,\n", "test.csv, row 12: question has 0 characters"),
+        ("test.csv", lambda s: "[]", r"test.csv is JSON\. Save it as CSV"),
         ("train.csv", lambda s: s.replace(PUZZLES[4], "." * 81), "train.csv, row 6: the puzzle has more than one"),
     ],
 )
@@ -293,6 +312,39 @@ def test_bad_row_among_drawn_ones_is_named_by_its_line(change: Any, message: str
     # The draw of 12 holds the puzzle 20, and not all before it.
     request = DataRequest(benchmark="sudoku-extreme", source=str(pair), num_train=12, num_validation=0)
     _refused(request, tmp_path / "data", message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.replace("\n", "\n\n"), "11: question has 80"),
+        (lambda s: "# mine\n\n" + s.replace("made", "", 1), "8: question has 80"),
+        (lambda s: s.replace("made", '"a\nb"', 3), "9: question has 80"),
+        (
+            lambda s: s.replace(PUZZLES[4][1:], PUZZLES[4]).replace(",4\n", ",x\n").replace("\n", "\n\n"),
+            "11: rating 'x'",
+        ),
+        (lambda s: s.replace(PUZZLES[4][1:], PUZZLES[5]).replace("\n", "\n \n"), "11: the answer does not solve"),
+        (lambda s: s.replace("\n", "\n\n").replace(PUZZLES[3][:3], "\udce9" + PUZZLES[3][:2]), "9: not text"),
+        (lambda s: s.replace("\n", "\n\n") + "a,b\n", "63: 2 columns instead of 4"),
+    ],
+)
+def test_row_of_a_published_file_is_its_line(change: Any, message: str, pair: Path, tmp_path: Path) -> None:
+    """Line 6 is bad; blank lines, comments and quoted ends of lines count."""
+    text = (pair / "train.csv").read_text().replace(PUZZLES[4], PUZZLES[4][1:])
+    (pair / "train.csv").write_bytes(change(text).encode(errors="surrogateescape"))
+    request = DataRequest(benchmark="sudoku-extreme", source=str(pair), num_train=30, num_validation=0)
+    _refused(request, tmp_path / "data", f"train.csv, row {message}")
+
+
+def test_build_prints_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{p},{s}" for p, s in zip(PUZZLES, ANSWERS, strict=True)]
+    (tmp_path / "mine.csv").write_text("\n".join(["puzzle,solution", *rows[:20], ",", "", *rows[:22], " , ", ""]))
+    options = ["--source", str(tmp_path / "mine.csv"), "--storage", str(tmp_path / "runs")]
+    code, out, _ = call(capsys, "data", "build", "sudoku-9x9", *options)
+    assert code == 0 and "2 test, 18 train, 2 validation puzzles" in out
+    assert "left out: 20 of its puzzles, which repeat another one" in out
+    assert "left out: 2 of its rows, whose cells are empty" in out
 
 
 def _columns(rows: range, names: str, header: bool = True) -> str:

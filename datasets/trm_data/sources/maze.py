@@ -78,7 +78,7 @@ def _encode(cells: Bytes, table: Table, where: Address) -> Bytes:
     if len(bad):
         at, place = bad[0].tolist()
         raise DataError(
-            f"{where}, row {table.rows[at]}: character {chr(cells[at, place])!r} at place {place + 1}",
+            f"{where}, row {table.line(at)}: character {chr(cells[at, place])!r} at place {place + 1}",
             f"Mazes are written with {maze.CHARACTERS!r}",
         )
     return encoded
@@ -101,16 +101,16 @@ def check(
     changed = np.where(labels == maze.PATH, np.uint8(maze.SPACE), labels)
     for i in range(len(mazes)):
         if edges[i] < 0:
-            raise DataError(f"{where}, row {table.rows[i]}: the maze has no way from one S to one G", "Remove the row")
+            raise DataError(f"{where}, row {table.line(i)}: the maze has no way from one S to one G", "Remove the row")
         if (changed[i] != mazes[i]).any():
-            raise DataError(f"{where}, row {table.rows[i]}: the answer is of another maze", "Correct the row")
+            raise DataError(f"{where}, row {table.line(i)}: the answer is of another maze", "Correct the row")
         if maze.path_length(labels[i], side) != edges[i]:
-            raise DataError(f"{where}, row {table.rows[i]}: the answer is not a shortest path", "Correct the row")
+            raise DataError(f"{where}, row {table.line(i)}: the answer is not a shortest path", "Correct the row")
         if only_path and (ways[i] != 1 or not only_path[0] <= edges[i] <= only_path[1]):
             found = f"{ways[i]:.0f} shortest path{'s' if ways[i] > 1 else ''} of {edges[i]} edges"
             wanted = "not one of {} to {}".format(*only_path)
             raise DataError(
-                f"{where}, row {table.rows[i]}: {found}, {wanted}", f"Remove the row, or take maze-{side}x{side}"
+                f"{where}, row {table.line(i)}: {found}, {wanted}", f"Remove the row, or take maze-{side}x{side}"
             )
     return mazes, labels, ways
 

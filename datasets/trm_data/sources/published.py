@@ -62,5 +62,10 @@ def _test_rows(count: int, request: DataRequest, where: Address) -> Ints:
 
 
 def _take(table: Table, order: Ints) -> Table:
-    sources = [table.sources[i] for i in order]
-    return Table(table.questions[order], table.answers[order], table.ratings[order], sources, table.rows[order])
+    return table._replace(
+        questions=table.questions[order],
+        answers=table.answers[order],
+        ratings=table.ratings[order],
+        sources=[table.sources[i] for i in order],
+        rows=table.rows[order],
+    )

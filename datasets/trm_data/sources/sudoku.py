@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from trm_data.jit import Bytes, Ints
 from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.sources import files
 from trm_data.sources.files import Address
-from trm_data.sources.tables import RATING_REMEDY, are_grids, csv_rows, decode, find_layout, layout_of
+from trm_data.sources.tables import Table, are_grids, csv_rows, decode, find_layout, layout_of, no_rating, rating_of
 
 Progress = Callable[[str, int, int], None]
 _LINES = str.maketrans("", "", " \t|-+")
@@ -32,6 +33,7 @@ class Line(NamedTuple):
     row: int
     question: str
     answer: str | None
+    """None where the list has none; empty where all cells of a row are."""
     source: str
     rating: float
 
@@ -124,7 +126,7 @@ def read_lines(text: str, side: int, where: str) -> Iterator[Line]:
         yield from _squares(rows, side, where, name)
     else:
         for row, line in rows:
-            yield _plain_line(row, line.split(), where, name)
+            yield _plain_line(row, line.split(), side, where, name)
 
 
 def _squares(rows: list[tuple[int, str]], side: int, where: str, name: str) -> Iterator[Line]:
@@ -141,15 +143,22 @@ def _squares(rows: list[tuple[int, str]], side: int, where: str, name: str) -> I
         yield Line(cells[start][0], square, None, name, float("nan"))
 
 
-def _plain_line(row: int, words: list[str], where: str, name: str) -> Line:
-    """Return the puzzle in the words of a line; the second may be its solution."""
+def _plain_line(row: int, words: list[str], side: int, where: str, name: str) -> Line:
+    """Return the puzzle in the words of a line; the second may be its solution, or other notes."""
+    if len(words) > 1 and (words[0].endswith(":") or words[1].startswith(":")):
+        words = ["".join(words)]  # `p : 1 : s`
     question, *more = words[0].strip("\"'").split(":")
-    if more and not (len(more) <= 2 and more[0].isdecimal()):
+    if more and not (len(more) <= 2 and re.fullmatch("[0-9]{1,9}", more[0])):
         raise DataError(f"{where}, row {row}: {words[0][:40]!r} is no puzzle", "Write the puzzle, or PUZZLE:1:SOLUTION")
     if more and int(more[0]) != 1:
         raise DataError(f"{where}, row {row}: the puzzle has {more[0]} solutions", "Remove the row")
-    answer = more[1] if len(more) > 1 else words[1] if len(words) > 1 and are_grids(*words[:2]) else ""
+    answer = more[1] if len(more) > 1 else words[1] if len(words) > 1 and _is_solution(words[1], side) else ""
     return Line(row, question, answer or None, name, float("nan"))
+
+
+def _is_solution(word: str, side: int) -> bool:
+    """Return whether a word behind a puzzle is a solution, perhaps cut off, and no rating or note."""
+    return len(word) > 2 * side and set(word) <= set("0123456789.*_")
 
 
 def _csv_lines(lines: list[str], first: str, where: str, name: str) -> Iterator[Line]:
@@ -160,7 +169,11 @@ def _csv_lines(lines: list[str], first: str, where: str, name: str) -> Iterator[
     layout = layout_of(first, where, row=lines.index(first) + 1, needs_answers=False)
     to_skip = layout.header_lines
     for row, cells in csv_rows((f"{line}\n" for line in lines), where, layout.delimiter):
-        if not "".join(cells).strip() or cells[0].startswith("#"):
+        if not "".join(cells).strip():
+            if len(cells) > 1:
+                yield Line(row, "", "", name, float("nan"))
+            continue
+        if cells[0].startswith("#"):
             continue
         if to_skip:
             to_skip -= 1
@@ -169,12 +182,11 @@ def _csv_lines(lines: list[str], first: str, where: str, name: str) -> Iterator[
             what = f"{len(cells)} columns instead of {len(layout.names)}"
             raise DataError(f"{where}, row {row}: {what}", "Correct the row")
         values = dict(zip(layout.names, cells, strict=True))
-        rating = values.get("rating") or "nan"
-        try:
-            question, answer = values["question"].strip(), values.get("answer", "").strip() or None
-            yield Line(row, question, answer, values.get("source", name), float(rating))
-        except ValueError:
-            raise DataError(f"{where}, row {row}: rating {rating!r} is not a number", RATING_REMEDY) from None
+        rating = rating_of(values.get("rating", ""))
+        if rating is None:
+            raise no_rating(values["rating"], where, row)
+        question, answer = values["question"].strip(), values.get("answer", "").strip() or None
+        yield Line(row, question, answer, values.get("source", name), rating)
 
 
 def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
@@ -229,14 +241,15 @@ def check(lines: list[Line], side: int, where: str) -> Listed:
 _PROVED = 50_000  # rows of which uniqueness is proved when building, 0.1 ms each; `verify` proves all
 
 
-def check_solutions(puzzles: Bytes, solutions: Bytes, rows: Ints, side: int, where: str) -> None:
+def check_solutions(puzzles: Bytes, solutions: Bytes, table: Table, side: int) -> None:
     """Raise DataError for the first row whose answer does not solve its puzzle, or that has several solutions."""
+    where = table.address
     units = sudoku.shape(side).units
     wrong = int(sudoku.misfit(puzzles, solutions, units))
     if wrong >= 0:
-        raise DataError(f"{where}, row {rows[wrong]}: the answer does not solve the puzzle", "Correct the row")
+        raise DataError(f"{where}, row {table.line(wrong)}: the answer does not solve the puzzle", "Correct the row")
     if len(puzzles) <= _PROVED and (several := int(sudoku.ambiguous(puzzles, units))) >= 0:
-        raise DataError(f"{where}, row {rows[several]}: the puzzle has more than one solution", "Remove the row")
+        raise DataError(f"{where}, row {table.line(several)}: the puzzle has more than one solution", "Remove the row")
 
 
 def inequivalent(listed: Listed, side: int) -> Ints:
@@ -256,7 +269,8 @@ def listed(address: Address, request: DataRequest, side: int) -> Puzzles:
         DataError: a bad row, or fewer puzzles than requested.
     """
     content = files.read(address)
-    lines = list(read_lines(decode(content, str(address)), side, str(address)))
+    read = list(read_lines(decode(content, str(address)), side, str(address)))
+    lines = [line for line in read if line.question or line.answer != ""]
     if not lines:
         raise DataError(f"{address} holds no puzzle", "One puzzle a line, or CSV with source,question,answer,rating")
     whole = check(lines, side, str(address))
@@ -268,4 +282,6 @@ def listed(address: Address, request: DataRequest, side: int) -> Puzzles:
     )
     hashes = {address.base.rsplit("/", 1)[-1]: hashlib.sha256(content).hexdigest()}
     facts: dict[str, object] = {"files": hashes, "rows": len(lines)}
+    if len(lines) < len(read):
+        facts["empty_rows_dropped"] = len(read) - len(lines)
     return as_puzzles(chosen, split_column(sizes), facts | {"equivalent_rows_dropped": len(lines) - len(kept)})

@@ -21,7 +21,7 @@ def _digits(cells: Bytes, table: Table, side: int, where: Address) -> Bytes:
     if len(bad):
         at, place = bad[0].tolist()
         raise DataError(
-            f"{where}, row {table.rows[at]}: character {chr(cells[at, place])!r} at place {place + 1}",
+            f"{where}, row {table.line(at)}: character {chr(cells[at, place])!r} at place {place + 1}",
             f"Use 1-{side} for digits and '.' or 0 for a blank",
         )
     return digits
@@ -29,7 +29,7 @@ def _digits(cells: Bytes, table: Table, side: int, where: Address) -> Bytes:
 
 def _check(table: Table, side: int, where: Address) -> tuple[Bytes, Bytes]:
     puzzles, solutions = (_digits(cells, table, side, where) for cells in (table.questions, table.answers))
-    check_solutions(puzzles, solutions, table.rows, side, str(where))
+    check_solutions(puzzles, solutions, table, side)
     return puzzles, solutions
 
 

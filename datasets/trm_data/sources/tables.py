@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -29,8 +30,9 @@ OTHER_NAMES = {
 """Names of columns in lists of others, such as Kaggle's, and what they are here."""
 _FORM = "Name the columns question and answer (source and rating are optional) in the first line"
 _BOM = "\ufeff"
-RATING_REMEDY = "Correct it, or give the column another name: it is then left out"
+_MOST_RATING = float(np.finfo(np.float32).max)
 _HEAD = 2**20  # bytes in which the first puzzle begins
+_BEGINNING = 64  # bytes that say what a file is
 _DELIMITERS = ",;\t|"
 _NO_TEXT = {
     b"\x1f\x8b": ("compressed (gzip)", "Unpack it"),
@@ -41,6 +43,8 @@ _NO_TEXT = {
     b"PAR1": ("a Parquet file", "Save it as CSV"),
     b"\xff\xfe": ("text in UTF-16 or UTF-32", "Save it as UTF-8"),
     b"\xfe\xff": ("text in UTF-16", "Save it as UTF-8"),
+    b"{": ("JSON", "Save it as CSV"),
+    b"[": ("JSON", "Save it as CSV"),
 }
 """First bytes of files in other forms, what they are, and what helps."""
 Choose = Callable[[int], Ints]
@@ -56,7 +60,12 @@ class Table(NamedTuple):
     ratings: NDArray[np.float32]
     sources: list[str]
     rows: Ints
-    """(N): line numbers in the file, from 1."""
+    """(N): which puzzles of the file they are, from 0."""
+    address: Address
+
+    def line(self, index: int) -> int:
+        """Return on which line of the file, from 1, the puzzle at `index` begins."""
+        return line_of(self.address, int(self.rows[index]))
 
 
 class Layout(NamedTuple):
@@ -76,7 +85,7 @@ def decode(content: bytes, where: str, row: int = 1) -> str:
         DataError: it is no text; names what it is, or the row.
     """
     for start, (what, remedy) in _NO_TEXT.items():
-        if content.startswith(start):
+        if row == 1 and content[:_BEGINNING].removeprefix(codecs.BOM_UTF8).lstrip().startswith(start):
             raise DataError(f"{where} is {what}", remedy)
     try:
         text = content.decode()
@@ -86,21 +95,33 @@ def decode(content: bytes, where: str, row: int = 1) -> str:
     if bad < 0:
         return text
     row += content[:bad].count(b"\n")
-    raise DataError(f"{where}, row {row}: not text", "Puzzle lists are plain text: save it as UTF-8")
+    raise _not_text(where, row)
 
 
-def csv_rows(lines: Iterable[str], where: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the last line and the cells of every row of a CSV.
+def _not_text(where: str, row: int) -> DataError:
+    return DataError(f"{where}, row {row}: not text", "Puzzle lists are plain text: save it as UTF-8")
+
+
+def csv_rows(
+    lines: Iterable[str], where: str, delimiter: str = ",", skipped: int = 0
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the first line and the cells of every row of a CSV.
+
+    Args:
+        where: names the file.
+        skipped: lines of the file before `lines`.
 
     Raises:
-        DataError: a row is not CSV; `where` names the file.
+        DataError: a row is not CSV.
     """
     reader = csv.reader(lines, skipinitialspace=True, delimiter=delimiter)
+    first = 1 + skipped
     try:
         for cells in reader:
-            yield reader.line_num, cells
+            yield first, cells
+            first = 1 + skipped + reader.line_num
     except csv.Error as error:
-        raise DataError(f"{where}, row {reader.line_num}: {error}", _FORM) from None
+        raise DataError(f"{where}, row {first}: {error}", _FORM) from None
 
 
 def find_layout(first_line: str, where: str, *, needs_answers: bool = True) -> Layout | None:
@@ -187,18 +208,35 @@ def _blocks(address: Address, layout: Layout, skipped: int) -> Iterator[pa.Recor
                 columns = [block.column(name) if name in present else empty for name in COLUMNS]
                 yield pa.RecordBatch.from_arrays(columns, names=list(COLUMNS))
     except pa.ArrowInvalid as error:
-        _check_columns(address, layout, skipped)
-        raise DataError(f"{address}: {first_line(error)}", _FORM) from None
+        raise _invalid(address, layout, skipped, error) from None
 
 
-def _check_columns(address: Address, layout: Layout, skipped: int) -> None:
-    """Raise DataError for the first row with another number of columns than the header."""
+def _rows(address: Address, layout: Layout, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield the first line and the cells of every row that `_blocks` reads; slowly, for messages."""
     with files.open_binary(address) as stream:
-        lines = io.TextIOWrapper(stream, "utf-8", "replace", newline="")
-        for row, cells in csv_rows(lines, str(address), layout.delimiter):
-            if row > skipped and "".join(cells).strip() and len(cells) != len(layout.names):
-                what = f"{len(cells)} columns instead of {len(layout.names)}"
-                raise DataError(f"{address}, row {row}: {what}", "Correct the row")
+        lines = io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
+        below = itertools.islice(lines, skipped, None)
+        for row, cells in csv_rows(below, str(address), layout.delimiter, skipped):
+            if len(cells) == len(layout.names) or "".join(cells).strip():
+                yield row, cells
+
+
+def line_of(address: Address, number: int) -> int:
+    """Return on which line of a CSV, from 1, its puzzle `number`, from 0, begins."""
+    return next(itertools.islice(_rows(address, *_layout(address)), number, None))[0]
+
+
+def _invalid(address: Address, layout: Layout, skipped: int, error: pa.ArrowInvalid) -> DataError:
+    """Return the error of the first row with another number of columns than the header, or that is not text."""
+    for row, cells in _rows(address, layout, skipped):
+        if len(cells) != len(layout.names):
+            what = f"{len(cells)} columns instead of {len(layout.names)}"
+            return DataError(f"{address}, row {row}: {what}", "Correct the row")
+        try:
+            "".join(cell for name, cell in zip(layout.names, cells, strict=True) if name in COLUMNS).encode()
+        except UnicodeEncodeError:
+            return _not_text(str(address), row)
+    return DataError(f"{address}: {first_line(error)}", _FORM)
 
 
 def _unwrapped(column: pa.Array, length: int) -> pa.Array:
@@ -213,8 +251,8 @@ def _unwrapped(column: pa.Array, length: int) -> pa.Array:
     return compute.case_when(compute.make_struct(*is_blank), head, tail, plain)
 
 
-def _characters(column: pa.Array, length: int, lines: Ints, where: Address, name: str) -> Bytes:
-    """Return (N, length) bytes of a column of equally long texts; `lines` (N) are their numbers in the file."""
+def _characters(column: pa.Array, length: int, rows: Ints, where: Address, name: str) -> Bytes:
+    """Return (N, length) bytes of a column of equally long texts; `rows` (N) are their numbers in the file."""
     if not compute.all(compute.equal(compute.binary_length(column), length)).as_py():
         column = _unwrapped(column, length)
     sizes = compute.binary_length(column)
@@ -222,7 +260,7 @@ def _characters(column: pa.Array, length: int, lines: Ints, where: Address, name
     if wrong.size:
         size = sizes[int(wrong[0])].as_py()
         raise DataError(
-            f"{where}, row {lines[wrong[0]]}: {name} has {size} characters instead of {length}",
+            f"{where}, row {line_of(where, rows[wrong[0]])}: {name} has {size} characters instead of {length}",
             "Remove or correct the row",
         )
     fixed = column.cast(pa.binary(length))
@@ -247,16 +285,14 @@ def read_table(address: Address, length: int, choose: Choose | None = None) -> T
     wanted = None if choose is None else choose(count_rows(address))
     parts: list[tuple[Any, ...]] = []
     start, (layout, skipped) = 0, _layout(address)
-    first = 1 + skipped
     for block in _blocks(address, layout, skipped):
         rows = np.arange(start, start + block.num_rows)
         if wanted is not None:
             rows = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + block.num_rows)]
         part = block.take(pa.array(rows - start))
         if len(rows):
-            lines = rows + first
-            texts = [_characters(part.column(i), length, lines, address, COLUMNS[i]) for i in (1, 2)]
-            parts.append((*texts, _ratings(part.column(3), lines, address), part.column(0).to_pylist(), lines))
+            texts = [_characters(part.column(i), length, rows, address, COLUMNS[i]) for i in (1, 2)]
+            parts.append((*texts, _ratings(part.column(3), rows, address), part.column(0).to_pylist(), rows))
         start += block.num_rows
     if not parts:
         raise DataError(f"{address} holds no puzzle", _FORM)
@@ -267,21 +303,35 @@ def read_table(address: Address, length: int, choose: Choose | None = None) -> T
         np.concatenate(ratings),
         [name for part in names for name in part],
         np.concatenate(numbers),
+        address,
     )
 
 
-def _ratings(column: pa.Array, lines: Ints, where: Address) -> NDArray[np.float32]:
+def _ratings(column: pa.Array, rows: Ints, where: Address) -> NDArray[np.float32]:
     texts = column.to_numpy(zero_copy_only=False)
     try:
-        return np.where(texts == "", "nan", texts).astype(np.float32)
-    except ValueError:
-        line, text = next((line, text) for line, text in zip(lines, texts, strict=True) if not _is_rating(text))
-        raise DataError(f"{where}, row {line}: rating {text!r} is not a number", RATING_REMEDY) from None
+        with np.errstate(over="raise"):
+            ratings = np.where(texts == "", "nan", texts).astype(np.float32)
+        if not np.isinf(ratings).any():
+            return ratings
+    except (ValueError, FloatingPointError):
+        pass
+    row, text = next((row, text) for row, text in zip(rows, texts, strict=True) if rating_of(text) is None)
+    raise no_rating(text, where, line_of(where, row))
 
 
-def _is_rating(text: str) -> bool:
+def rating_of(text: str) -> float | None:
+    """Return a rating, NaN for an empty text; None if it is not a number that can be stored."""
     try:
-        float(text or "nan")
+        rating = float(text or "nan")
     except ValueError:
-        return False
-    return True
+        return None
+    return None if abs(rating) > _MOST_RATING else rating
+
+
+def no_rating(text: str, where: object, row: int) -> DataError:
+    """Return the error of a row of a file whose rating is none."""
+    return DataError(
+        f"{where}, row {row}: rating {text!r} is not a number of at most {_MOST_RATING:.1e}",
+        "Correct it, or give the column another name: it is then left out",
+    )

@@ -239,6 +239,14 @@ def _settings(texts: list[str] | None) -> dict[str, Any]:
     return found
 
 
+_LEFT_OUT = {
+    "equivalent_rows_dropped": "of its puzzles, which repeat another one, perhaps turned or with other digits",
+    "empty_rows_dropped": "of its rows, whose cells are empty",
+    "repeated_tasks_dropped": "extra tasks, which repeat a training task",
+}
+"""Facts of a manifest that count what of a source is not in the dataset."""
+
+
 def _build(request: DataRequest, storage: str, as_json: bool) -> None:
     from orchestrator.cli.views.console import BuildBar, out
     from orchestrator.errors import command_line
@@ -255,6 +263,9 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
         return
     size = sum((dataset.path / name).stat().st_size for name in dataset.manifest.files)
     out.print(f"{dataset.path.name}: {_counts(dataset)}, {num_bytes(size)}, in {duration(spent)}")
+    for fact, what in _LEFT_OUT.items():
+        if count := dataset.manifest.facts.get(fact):
+            out.print(f"left out: {count} {what}")
     show_one = command_line("data", "show", dataset.path.name, storage=storage)
     out.print(f"draw one: {show_one}", soft_wrap=True)
 
