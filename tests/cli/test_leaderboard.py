@@ -70,6 +70,56 @@ def test_benchmark_without_own_results_names_a_sweep_that_is_scored_on_it(
     assert as_sweep(example, open_storage(str(tmp_path))).base.data.benchmark == benchmark
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "verb"),
+    [
+        ("n-queens-8", "run"),
+        ("n-queens-9", "run"),
+        ("sudoku-6x6", "run"),
+        ("sudoku-6x6-generated", "run"),
+        ("maze-9x9", "run"),
+        ("maze-unique-9x9", "run"),
+        ("maze-unique", "plan"),
+    ],
+)
+def test_benchmark_without_results_yet_names_a_command_that_makes_some(
+    benchmark: str, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = ["--storage", str(tmp_path)]
+    code, out, _ = call(capsys, "leaderboard", benchmark, *storage)
+    first, _, command = out.splitlines()[0].partition(", for example: trm ")
+    assert (
+        code == 0
+        and first == f"no confirmed results on this benchmark in this storage yet. {verb.capitalize()} a sweep"
+    )
+    words = command.split()
+    assert words[:2] == ["sweep", verb]
+    code, out, err = call(capsys, "sweep", "plan", *words[2:])
+    name = benchmark.removesuffix("-generated")
+    assert code == 0 and "(study): 1 trial" in out and f"\ndataset {name} (not built yet" in out, err
+    assert "evaluation.split=test" in words
+
+
+def test_benchmark_that_cannot_be_built_has_no_such_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "leaderboard", "ppbench", "--storage", str(tmp_path))
+    assert code == 0 and out.splitlines()[0] == "no confirmed results on this benchmark in this storage yet"
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("n-queens", "Name one of n-queens-10, n-queens-10-generated, n-queens-8, n-queens-8-generated, n-queens-9"),
+        ("sudoku", "Name one of sudoku-4x4, sudoku-4x4-generated, sudoku-6x6"),
+        ("maze-hrad", "Did you mean 'maze-hard'?"),
+    ],
+)
+def test_part_of_a_name_lists_all_benchmarks_that_have_it(
+    name: str, remedy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, "leaderboard", name, "--storage", str(tmp_path))
+    assert (code, out, err.count("\n")) == (2, "", 1) and f"no leaderboard for benchmark {name!r}. {remedy}" in err
+
+
 def test_a_leaderboard_of_one_sweep_leaves_the_others_on_its_dataset_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

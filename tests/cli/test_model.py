@@ -7,11 +7,13 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pytest
 import torch
 
+from orchestrator.api.terminal import SafeConsole
 from orchestrator.cli import main
 from orchestrator.cli.commands.solve import solve as solve_command
 from orchestrator.evaluation.checkpoints import expand
@@ -477,6 +479,12 @@ def test_arc_checkpoint_is_scored_by_votes_and_writes_its_submission(
     assert [row["embedding"] for row in rows] == kinds
     assert [row["cell"] for row in rows] == [f"embedding={kind}" for kind in kinds]
     assert rows[0]["metrics"] == told(capsys, "eval", address, *storage)[0]["metrics"]
+    narrow = SafeConsole(width=80)
+    narrow.file = io.StringIO()
+    with mock.patch("orchestrator.cli.views.evaluate.out", narrow):
+        call(capsys, "eval", address, "--vary", f"embedding={','.join(kinds)}", *storage)
+    shown = narrow.file.getvalue()
+    assert all(f"embedding={kind} " in shown for kind in kinds) and "pass@2 %" in shown
     before = told(capsys, "leaderboard", *storage)
     code, out, _ = call(capsys, "eval", address, "--embedding", "blank", "--out", str(tmp_path / "blank"), *storage)
     assert code == 0 and "puzzle embeddings: blank, an ablation that no leaderboard ranks" in out

@@ -32,6 +32,7 @@ from orchestrator.sweep.trials import study_trials
 from tests.records.test_extend import ran
 from tests.results.test_leaderboard import demo_records
 from tests.support.sweeps import fingerprint, study
+from trm_model.checkpoints.known import KNOWN
 
 WIDTHS = (60, 80, 100, 120, 200)
 COMMANDS = (
@@ -41,6 +42,7 @@ COMMANDS = (
     ("sweep", "plan", "study"),
     ("recipes",),
     ("data", "list"),
+    ("checkpoint", "known"),
 )
 SESSION = """
 import fcntl, struct, sys, termios
@@ -170,6 +172,9 @@ def test_plan_and_lists_keep_what_they_are_read_for(width: int, screens: dict[tu
     assert [line for line in plan if line.startswith("T=2 n=2") and " 12 " in line and "MB" in line]
     assert any(line.startswith("sudoku-9x9-mini ") for line in screens[width, "recipes"])
     assert any(line.startswith("sudoku-extreme ") for line in screens[width, "data list"])
+    assert [line for line in screens[width, "checkpoint known"] if line.startswith("hf:")] == [
+        each.address for each in KNOWN
+    ]
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -123,16 +123,15 @@ def known(as_json: JsonOption = False) -> None:
 
     Example: trm checkpoint known
     """
-    from orchestrator.cli.views.console import out, table
+    from orchestrator.cli.views.console import line, out
     from trm_model.checkpoints.known import KNOWN
 
     if as_json:
         print(strict_json([each._asdict() for each in KNOWN], indent=1))
         return
-    rows = table("weights", "repository", "benchmark", "reported %", "by", right=("reported %",), words=("by",))
     for each in KNOWN:
-        rows.add_row(each.name, each.address, each.benchmark, f"{each.score:g}", each.source)
-    out.print(rows)
+        out.print(line((each.address, "bold")), soft_wrap=True)
+        out.print(f"  {each.name}, {each.benchmark}: {each.score:g} %, reported by {each.source}")
     out.print("Import one with a file of its repository: trm checkpoint import hf://OWNER/NAME/FILE", style="dim")
 
 

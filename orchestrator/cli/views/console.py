@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
 import typer
@@ -67,6 +67,7 @@ def table(
     right: Iterable[str] = (),
     words: Iterable[str] = (),
     drop: Sequence[str] = (),
+    least: Mapping[str, int] | None = None,
     header: bool = True,
 ) -> FittedTable:
     """Return an empty table in the style of all commands.
@@ -75,10 +76,12 @@ def table(
         right: columns of numbers, which are aligned to the right and never cut.
         words: columns of texts that people copy, which are not cut either.
         drop: columns that may be left out where the terminal is narrow, the least important first.
+        least: widths below which other columns are left out instead.
     """
     ranks = {name: len(drop) - index for index, name in enumerate(drop)}
     numbers, whole = set(right), set(words)
-    made = [Column(name, name in numbers, ranks.get(name, 0), LEAST, name in whole) for name in columns]
+    least = dict.fromkeys(columns, LEAST) | dict(least or {})
+    made = [Column(name, name in numbers, ranks.get(name, 0), least[name], name in whole) for name in columns]
     return FittedTable(made, show_header=header)
 
 

@@ -53,7 +53,11 @@ def show(rows: Sequence[Scored], dataset: Dataset) -> None:
     shown = [name for name in _NAMES if any(row.metric(name) is not None for row in rows)]
     numbers_of = (*(_NAMES[name] for name in shown), "cells %", "steps", "time", "FLOPs")
     names_of = ("", "checkpoint") if several else ("",)
-    found = table(*names_of, *numbers_of, right=numbers_of, drop=("FLOPs", "time", "steps", "cells %"))
+    longest = max(len(word) for row in rows for word in row.cell.label.split())
+    dropped = ["FLOPs", "time", "steps", "cells %"]
+    if "pass@2" in shown:
+        dropped += [_NAMES["task_pass@2"], _NAMES["exact_accuracy"]]
+    found = table(*names_of, *numbers_of, right=numbers_of, drop=dropped, least={"": longest})
     for row in rows:
         names = [row.cell.label, row.checkpoint] if several else [row.cell.label]
         steps, cells = row.metric("halting_steps"), row.metric("cell_accuracy")

@@ -18,6 +18,7 @@ from orchestrator.results.report.formats import shorten, to_csv, to_json, to_lat
 from orchestrator.results.report.storage_page import read_sweep_records, write_storage_page
 from orchestrator.storage import LocalStorage, Storage, storage_to_read
 from orchestrator.sweep.text import plural
+from trm_data.benchmarks import resolve_benchmark
 from trm_data.errors import ConfigError, UserError, nearest
 
 TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
@@ -38,6 +39,8 @@ REPRODUCED = {
     )
 }
 """By benchmark: what the hint below a table without own results names. These sweeps cost GPU hours: plan them first."""
+_SMALL = 10
+"""Cells per row, up to which a laptop trains the recipe `mini` in minutes."""
 HEADLINE_ROWS = 8
 
 
@@ -82,12 +85,8 @@ def show(
     shown = tables if benchmark is not None or split is not None else own or _headlines(tables)
     has_own = any(table.has_own for table in tables)
     if not has_own:
-        verb, example = REPRODUCED.get(benchmark or "", ("run", "demo"))
         where = "in this storage" if benchmark is None else "on this benchmark in this storage"
-        command = command_line("sweep", verb, example, storage=storage.url)
-        out.print(
-            f"no confirmed results {where} yet. {verb.capitalize()} a sweep, for example: {command}\n", soft_wrap=True
-        )
+        out.print(f"no confirmed results {where} yet{_how_to_make_some(benchmark, storage)}\n", soft_wrap=True)
     for table in shown:
         out.print(to_rich(table))
         out.print()
@@ -100,6 +99,23 @@ def show(
     out.print(page, soft_wrap=True)
     if isinstance(storage, LocalStorage) and has_own:
         out.print(f"next: serve it with MLflow and Optuna: {command_line('ui', storage=storage.url)}", soft_wrap=True)
+
+
+def _how_to_make_some(benchmark: str | None, storage: Storage) -> str:
+    """Return the command of a sweep whose results are ranked; empty where a benchmark cannot be built."""
+    name = (benchmark or "").removesuffix("-generated")
+    words = ["run", "demo"]
+    if name in REPRODUCED:
+        words = list(REPRODUCED[name])
+    elif name:
+        try:
+            side = resolve_benchmark(name).side
+        except UserError:  # published for another representation, as Pencil Puzzle Bench is
+            return ""
+        settings = ("--set", f"data.benchmark={name}", "--set", "evaluation.split=test")
+        words = ["run" if side <= _SMALL else "plan", "--recipe", "mini", *settings]
+    command = command_line("sweep", *words, storage=storage.url)
+    return f". {words[0].capitalize()} a sweep, for example: {command}"
 
 
 def _show_what_is_published(tables: Sequence[Table], storage: Storage, *, is_shortened: bool) -> None:

@@ -58,10 +58,19 @@ def check_benchmark(name: str) -> None:
     Raises:
         ConfigError: it is neither.
     """
+    if not can_have_results(name):
+        raise ConfigError(f"unknown benchmark {name!r}", nearest(name, known_benchmarks()))
+
+
+def known_benchmarks() -> set[str]:
+    """Return the names of benchmarks that are published or in `trm data list`, and of those that are generated."""
     made = {f"{known.name}-generated" for known in CATALOGUE.values() if known.generated}
-    known = {*benchmarks(), *CATALOGUE, *made} - {"official"}
-    if name not in known and not re.fullmatch(r"maze-(\d+)x\1(-generated)?", name):
-        raise ConfigError(f"unknown benchmark {name!r}", nearest(name, known))
+    return {*benchmarks(), *CATALOGUE, *made} - {"official"}
+
+
+def can_have_results(name: str) -> bool:
+    """Return whether a benchmark is published or can be built, mazes of any side included."""
+    return name in known_benchmarks() or re.fullmatch(r"maze-(unique-)?(\d+)x\2(-generated)?", name) is not None
 
 
 def _decoded(text: bytes, key: str) -> str:

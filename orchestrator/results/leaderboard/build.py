@@ -10,6 +10,7 @@ from dataclasses import replace
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results import stats
 from orchestrator.results.baselines import AS_PRINTED, Baseline
+from orchestrator.results.baselines.own import can_have_results, known_benchmarks
 from orchestrator.results.leaderboard.comparable import PUBLISHED, TableKey, num_trained, published_key
 from orchestrator.results.leaderboard.confirmed import (
     RANKED_METRICS,
@@ -37,13 +38,16 @@ def build_leaderboard(
     """Return the tables of one benchmark (or of all): those with rows measured here first, then by name.
 
     Raises:
-        UserError: a benchmark that is neither published nor among the records.
+        UserError: a benchmark that is neither published nor among the records, and cannot be built either.
     """
     names = {row.benchmark for row in baselines} | {label(r) for r in records}
     names |= {r.dataset.benchmark for r in records}
     names |= {name for m in measured for name in (measured_label(m), m.plan.benchmark)}
-    if benchmark is not None and not {benchmark, f"{benchmark}-generated"} & names:
-        raise UserError(f"there is no leaderboard for benchmark {benchmark!r}", nearest(benchmark, names))
+    if benchmark is not None and not {benchmark, f"{benchmark}-generated"} & names and not can_have_results(benchmark):
+        known = names | known_benchmarks()
+        alike = sorted(name for name in known if name.startswith(f"{benchmark}-"))
+        remedy = f"Name one of {', '.join(alike)}" if alike else nearest(benchmark, known)
+        raise UserError(f"there is no leaderboard for benchmark {benchmark!r}", remedy)
     wanted = names if benchmark is None else {benchmark, f"{benchmark}-generated"}
     chosen = [record for record in _unique(records) if label(record) in wanted and is_confirmed(record)]
     chosen_models = [measurement for measurement in measured if measured_label(measurement) in wanted]
