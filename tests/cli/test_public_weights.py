@@ -62,6 +62,10 @@ def test_official_checkpoint_of_the_hub_is_imported_with_the_settings_next_to_it
     assert header["imported_from"] == f"hf://owner/model@main/{FILE}" and header["step"] == 10
     assert re.fullmatch("[0-9a-f]{64}", header["imported_sha256"])
     assert header["config"]["model"]["hidden_size"] == 16
+    for revision in ("refs/pr/1", "refs%2Fpr%2F1"):
+        header = imported(capfd, tmp_path, f"hf://owner/model@{revision}/{FILE}{hub}").header
+        assert header["imported_from"] == f"hf://owner/model@{revision}/{FILE}"
+    imported(capfd, tmp_path, f"hf://owner/model@main/{FILE}{hub}")
     code, out, _ = call(capfd, "checkpoint", "show", str(tmp_path / "out.safetensors"))
     assert code == 0 and "hf://owner/model@main/step_10" in out
     words = ["train", "--recipe", "sudoku-mini", *set_options(SETTINGS), "--max-steps", "2"]
@@ -85,6 +89,11 @@ def test_repository_without_settings_needs_a_recipe(
     ("address", "message"),
     [
         ("hf://owner/model/step_99{hub}", "hf://owner/model/step_99 does not exist on the hub"),
+        (
+            "hf://owner/model@gone/step_10{hub}",
+            "owner/model has no revision 'gone' on the hub. Name one of its branches",
+        ),
+        ("hf://owner/model@refs/pr/1{hub}", "names no file. Write hf://OWNER/NAME/FILE"),
         ("hf://owner/model/step_10?endpoint=http://name.invalid", "cannot reach the hub for hf://owner/model/step_10"),
         ("hf://owner/model{hub}", "names no file. Write hf://OWNER/NAME/FILE"),
         ("https://127.0.0.1:9/step_10", "is neither a file nor hf://OWNER/NAME/FILE. Download it"),

@@ -12,6 +12,8 @@ class HubServer(http.server.ThreadingHTTPServer):
     """Serves a folder; `cut` files are announced whole and sent by half; `hub` speaks the hub's protocol."""
 
     cut: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset({"gone", "refs"})
+    """Revisions that no repository has."""
     etags: dict[str, str]
 
 
@@ -28,13 +30,16 @@ class HubHandler(http.server.SimpleHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body: bool) -> None:
-        path = self.path.split("?")[0]
+        path, error = self.path.split("?")[0], "EntryNotFound"
         if "/resolve/" in path:
+            revision = path.partition("/resolve/")[2].partition("/")[0]
             path = "/" + path.rsplit("/", 1)[-1]
+            if revision in self.server.missing:
+                path, error = "/none", "RevisionNotFound"
         file = Path(self.directory) / path.lstrip("/")
         if not file.is_file():
             self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("X-Error-Code", error)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return

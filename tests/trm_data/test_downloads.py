@@ -189,7 +189,7 @@ def test_an_address_that_cannot_be_split_is_one_line(address: str) -> None:
         read(parse_address(address))
 
 
-@pytest.mark.parametrize("address", ["hf://owner", "hf://owner/name", "hf://owner//file"])
+@pytest.mark.parametrize("address", ["hf://owner", "hf://owner/name", "hf://owner//file", "hf://o/n@refs/pr/1/"])
 def test_an_address_on_the_hub_without_a_file_is_one_line(address: str) -> None:
     with pytest.raises(DataError, match="OWNER/NAME/FILE"):
         read(parse_address(address))

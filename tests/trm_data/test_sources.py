@@ -521,7 +521,9 @@ def test_truncated_arc_json_and_an_empty_folder_are_refused(tmp_path: Path) -> N
     _refused(request, tmp_path / "data", "t0.json is not JSON or is truncated")
     (tmp_path / "empty").mkdir()
     request = DataRequest(benchmark="arc-agi-1", source=str(tmp_path / "empty"), num_validation=0)
-    _refused(request, tmp_path / "data", "does not exist|holds no ARC tasks")
+    _refused(request, tmp_path / "data", "empty holds no files. Name a folder with the files of a source")
+    (tmp_path / "empty/.DS_Store").write_bytes(b"\0")
+    _refused(request, tmp_path / "data", "empty holds no files")
 
 
 def test_extra_tasks_that_hold_test_pairs_are_refused_unless_named(tmp_path: Path) -> None:

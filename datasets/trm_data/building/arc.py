@@ -89,7 +89,8 @@ def _lenders(tasks: Sequence[Task], request: DataRequest) -> set[str]:
     wanted = request.num_validation or 0
     if wanted > len(training):
         raise ConfigError(
-            f"num_validation={wanted}, but there are only {len(training)} training tasks with answered test pairs"
+            f"num_validation={wanted}, but there are only {len(training)} training tasks with answered test pairs",
+            f"Lower num_validation to at most {len(training)}",
         )
     rng = np.random.Generator(np.random.Philox(request.build_seed))
     return set(rng.permutation(training)[:wanted].tolist())

@@ -135,7 +135,7 @@ def exists(address: Address) -> bool:
         except OSError as error:
             raise _unreachable(address, error) from None
     if address.base.startswith("hf://"):
-        return address.base.count("/") > 3  # hf://owner/name/file; whether it is there shows when it is read
+        return bool(hub.parts(address.base)[2])  # whether the file is there shows when it is read
     if not address.is_remote:
         return Path(address.base).is_file()
     try:
@@ -196,6 +196,8 @@ def digest(address: Address, known: tuple[str, ...] = ()) -> str:
     if not found:
         found = [place for name in known if exists(place := address.join(name))]
         found += [place for name in known if exists(place := address.append(name))]
+    if not found and not address.is_remote and Path(address.base).is_dir():
+        raise DataError(f"{address} holds no files", "Name a folder with the files of a source: see trm data list")
     if not found:
         raise _missing(address)
     whole = hashlib.sha256()

@@ -1,15 +1,17 @@
 """Download files from Hugging Face, `hf://owner/name[@revision]/file[?endpoint=...]`, with `huggingface_hub`.
 
+A revision is a branch, a tag, a commit, or `refs/pr/1` of a pull request; one with other slashes is written with `%2F`.
 The package is imported only here: nothing else needs it, and nothing needs it for other sources.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 from urllib.request import getproxies
 
 from trm_data.addresses import split_address
@@ -20,6 +22,16 @@ _INSTEAD = {
     "dataset": "Go online, or give --source a folder that holds train.csv and test.csv",
     "model": "Check the address and the network, or download the file elsewhere and name it",
 }
+
+
+_ADDRESS = re.compile(r"hf://([^/]+/[^/@]+)(?:@(refs/pr/\d+|refs/convert/[^/]+|[^/]*))?(?:/(.*))?")
+
+
+def parts(base: str) -> tuple[str, str | None, str]:
+    """Return the repository, the revision and the file in `hf://owner/name[@revision]/file`; what is missing is empty."""
+    found = _ADDRESS.fullmatch(base)
+    repository, revision, file = found.groups("") if found else ("", "", "")
+    return repository, unquote(revision) or None, file
 
 
 def fetch(base: str, query: str, kind: str = "dataset") -> Path:
@@ -36,13 +48,10 @@ def fetch(base: str, query: str, kind: str = "dataset") -> Path:
         from huggingface_hub import constants, errors
     except ImportError:
         raise DataError("reading hf:// needs the package huggingface_hub", "Run pip install huggingface_hub") from None
-    parts = base.removeprefix("hf://").split("/", 2)
-    if len(parts) < 3 or not all(parts):
+    repository, revision, file = parts(base)
+    if not repository or not file:
         raise DataError(f"{base} names no file", "Write hf://OWNER/NAME/FILE")
-    owner, name, file = parts
-    name, _, revision = name.partition("@")
     endpoint = parse_qs(query).get("endpoint", [None])[0]
-    repository, revision_or_none = f"{owner}/{name}", revision or None
     offline = not _resolves(endpoint or constants.ENDPOINT)  # else it would try for half a minute
     try:
         path = Path(
@@ -50,7 +59,7 @@ def fetch(base: str, query: str, kind: str = "dataset") -> Path:
                 repository,
                 file,
                 repo_type=kind,
-                revision=revision_or_none,
+                revision=revision,
                 endpoint=endpoint,
                 local_files_only=offline,
                 tqdm_class=_limited_progress(base),
@@ -59,6 +68,9 @@ def fetch(base: str, query: str, kind: str = "dataset") -> Path:
     except (errors.EntryNotFoundError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise DataError(f"cannot reach the hub for {base}", _INSTEAD[kind]) from None
+        if isinstance(error, errors.RevisionNotFoundError):
+            what = f"{base}: {repository} has no revision {revision or 'main'!r} on the hub"
+            raise DataError(what, "Name one of its branches, tags or commits") from None
         raise DataError(f"{base} does not exist on the hub", _INSTEAD[kind]) from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         raise DataError(f"cannot download {base}: {first_line(error)}", _INSTEAD[kind]) from None
