@@ -91,7 +91,7 @@ def test_repository_without_settings_needs_a_recipe(
         ("hf://owner/model/step_99{hub}", "hf://owner/model/step_99 does not exist on the hub"),
         (
             "hf://owner/model@gone/step_10{hub}",
-            "owner/model has no revision 'gone' on the hub. Name one of its branches",
+            "model has no revision 'gone' on the hub. Name one of its branches",
         ),
         ("hf://owner/model@refs/pr/1{hub}", "names no file. Write hf://OWNER/NAME/FILE"),
         ("hf://owner/model/step_10?endpoint=http://name.invalid", "cannot reach the hub for hf://owner/model/step_10"),

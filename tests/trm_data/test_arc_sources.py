@@ -62,9 +62,7 @@ def test_upstream_build_leaves_out_the_same_pairs(tmp_path: Path) -> None:
 def test_validation_needs_tasks_with_answered_test_pairs(tmp_path: Path) -> None:
     tasks = {"training/a": task(1, tests=1, unanswered=1), "training/b": task(2), "evaluation/c": task(3)}
     write_tasks(tmp_path / "in", tasks)
-    with pytest.raises(
-        ConfigError, match=r"only 1 training tasks with answered test pairs\. Lower num_validation to at most 1"
-    ):
+    with pytest.raises(ConfigError, match=r"only 1 training tasks with .*\. Lower num_validation to at most 1"):
         built(tmp_path, num_validation=2)
 
 

@@ -28,7 +28,7 @@ _ADDRESS = re.compile(r"hf://([^/]+/[^/@]+)(?:@(refs/pr/\d+|refs/convert/[^/]+|[
 
 
 def parts(base: str) -> tuple[str, str | None, str]:
-    """Return the repository, the revision and the file in `hf://owner/name[@revision]/file`; what is missing is empty."""
+    """Return repository, revision and file of `hf://owner/name[@revision]/file`; what is missing is empty."""
     found = _ADDRESS.fullmatch(base)
     repository, revision, file = found.groups("") if found else ("", "", "")
     return repository, unquote(revision) or None, file

@@ -332,6 +332,6 @@ def rating_of(text: str) -> float | None:
 def no_rating(text: str, where: object, row: int) -> DataError:
     """Return the error of a row of a file whose rating is none."""
     return DataError(
-        f"{where}, row {row}: rating {text!r} is not a number of at most {_MOST_RATING:.1e}",
+        f"{where}, row {row}: rating {text!r} is not a number, or too large",
         "Correct it, or give the column another name: it is then left out",
     )
