@@ -227,7 +227,7 @@ def test_changed_list_is_another_dataset_and_an_equal_copy_is_not(tmp_path: Path
         (PUZZLES[0] + "\nx" + PUZZLES[1][1:], r"bad.txt, row 2: character 'x' at place 1"),
         (
             f"question,answer,rating\n{PUZZLES[0]},,1e99\n",
-            r"bad.txt, row 2: rating '1e99' is not a number of",
+            r"bad.txt, row 2: rating '1e99' is not a number, or too large",
         ),
         (f'question,note\n{PUZZLES[0]},\'a\n{PUZZLES[1][1:]},"a\nb"\n', r"bad.txt, row 3: 80 characters"),
         ("# nothing\n", r"bad.txt holds no puzzle"),
@@ -286,7 +286,7 @@ def test_published_pair_draws_train_and_validation_by_seed_and_keeps_its_test(pa
         (
             "test.csv",
             lambda s: s.replace(",30\n", ",1e99\n"),
-            "test.csv, row 2: rating '1e99' is not a number of",
+            "test.csv, row 2: rating '1e99' is not a number, or too large",
         ),
         ("test.csv", lambda s: s + "one,two\n", "test.csv, row 12: 2 columns instead of 4"),
         ("test.csv", lambda s: s + ",,,\n", "test.csv, row 12: question has 0 characters"),
