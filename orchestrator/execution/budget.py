@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from orchestrator.errors import SweepError
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.resources.estimate import sampled_cells
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
 from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
 from orchestrator.resources.usage import UNITS, Spent, exceeded, spending
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import replace_settings
-from orchestrator.sweep.trials import cells
 
 
 class BudgetTracker:
@@ -106,13 +106,15 @@ class BudgetTracker:
 def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[TrialRecord]) -> None:
     """Raise an error if the budget does not cover the cheapest trial, before anything is built or started.
 
+    Of a large study, the cells that its plan is estimated from are considered.
+
     Raises:
         SweepError: names the limit, how much of it is used, and what a trial needs.
     """
     if budget == Budget():
         return
     model, tracker = RuntimeModel(records), BudgetTracker(budget, records)
-    settings = [cell for _, cell in cells(sweep)] if sweep.kind == "study" else [{}]
+    settings = [cell for _, cell in sampled_cells(sweep)[0]] if sweep.kind == "study" else [{}]
     needs = [
         model.need(config, device, gpus=resources.gpus or 0, cpus=resources.cpus)
         for config in (replace_settings(sweep.base, cell) for cell in settings)

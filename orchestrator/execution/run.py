@@ -109,7 +109,7 @@ def run_sweep(
         if status is not SweepStatus.COMPLETE:
             try:  # trials may have written their end after Tune released them
                 records, damaged = _read(reader)
-                planner = Planner(choice.sweep, library.fingerprint, current(sweep, records), earlier, damaged)
+                planner.refresh(current(sweep, records), damaged)
             except StorageError as error:
                 logger.warning("the records cannot be read: %s", error)
         return _outcome(events, planner, records, status, reason, last)

@@ -15,7 +15,7 @@ from orchestrator.records.extend import current
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.sweep.definition import BEST_PREFIX, Sweep
 from orchestrator.sweep.settings import replace_settings
-from orchestrator.sweep.trials import cells
+from orchestrator.sweep.trials import count_trials
 from trm_model.config import TrialConfig
 
 
@@ -69,10 +69,7 @@ def _key(sweep: Sweep) -> str:
 @lru_cache(maxsize=64)
 def _size_of_study(definition: str) -> int:
     """Count the trials of a study. Cached, since watchdogs and notifications count every few seconds."""
-    sweep = Sweep.from_record(json.loads(definition))
-    if sweep.only is not None:
-        return len(sweep.only)
-    return sweep.seeds * (sum(1 for _ in cells(sweep)) if sweep.variants else sweep.search_space.size())
+    return count_trials(Sweep.from_record(json.loads(definition)))
 
 
 def _size_of_search(sweep: Sweep, known: Sequence[TrialRecord]) -> int:

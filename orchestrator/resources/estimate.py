@@ -32,7 +32,7 @@ from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.matching import match_axis, shape_of
 from orchestrator.sweep.settings import label, replace_settings
 from orchestrator.sweep.text import about, aligned, num_bytes, plural, within
-from orchestrator.sweep.trials import cells
+from orchestrator.sweep.trials import cells, count_cells
 from trm_data import find
 from trm_data.own_code import short
 from trm_data.settings import Settings
@@ -268,7 +268,7 @@ def _planned_cells(sweep: Sweep, known: Sequence[Mapping[str, Setting]] | None =
         return match_axis(replace_settings(sweep.base, settings), sweep.base, sweep.equal)
 
     if sweep.kind == "study":
-        chosen, num_cells = _study_cells(sweep)
+        chosen, num_cells = sampled_cells(sweep)
         listed = num_cells * sweep.seeds if sweep.only is None else len(sweep.only)
         found = [(family, configured(settings)) for family, settings in chosen]
         return _PlannedCells(found, [listed / len(found)] * len(found), num_cells, {"study": listed})
@@ -286,7 +286,7 @@ def _planned_cells(sweep: Sweep, known: Sequence[Mapping[str, Setting]] | None =
     return _PlannedCells(explored + controls, weights, num_cells + len(controls), stages)
 
 
-def _study_cells(sweep: Sweep) -> tuple[list[tuple[str, Mapping[str, Setting]]], int]:
+def sampled_cells(sweep: Sweep) -> tuple[list[tuple[str, Mapping[str, Setting]]], int]:
     """Return the cells of a study, or a sample of them, and how many there are."""
     first = list(islice(cells(sweep), MAX_STUDY_CELLS + 1))
     if len(first) <= MAX_STUDY_CELLS:
@@ -294,7 +294,7 @@ def _study_cells(sweep: Sweep) -> tuple[list[tuple[str, Mapping[str, Setting]]],
     space = sweep.search_space
     sample = [(label(settings), settings) for settings in space.sample(MAX_STUDY_CELLS)]
     variants = [(variant.name, variant.settings) for variant in sweep.variants[:MAX_STUDY_CELLS]]
-    return [*sample, *variants], space.size() * bool(sweep.space) + len(sweep.variants)
+    return [*sample, *variants], count_cells(sweep)
 
 
 def _cell(family: str, config: TrialConfig, devices: Sequence[Device], sweep: Sweep) -> CellEstimate:

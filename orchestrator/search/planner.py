@@ -19,7 +19,14 @@ from orchestrator.search.sampler import NO_WARM_START
 from orchestrator.search.warm_start import WarmStart
 from orchestrator.sweep.definition import BEST_PREFIX, Sweep
 from orchestrator.sweep.settings import label
-from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirm_trials, control_trials, study_trials
+from orchestrator.sweep.trials import (
+    Fingerprint,
+    PlannedTrial,
+    confirm_trials,
+    control_trials,
+    count_trials,
+    study_trials,
+)
 
 
 @dataclass
@@ -82,17 +89,16 @@ class Planner:
         self._num_explored = len(explored)
         self.order = Order() if order is None else order
         self._learner = learner(sweep, fingerprint, explored, earlier, self.order, replay)
-        for record in known:
-            trial = planned_of(record, sweep)
-            value = _newest_value(record, sweep.metric)
-            self.trials[record.trial_id] = TrialState(trial, record.status, record.step, value, record)
-            if record.stage == "explore" and record.status.is_final:
-                self._ended.append(record)
-        self._queue = deque(state.trial for state in self.trials.values() if not state.status.is_final)
-        if sweep.kind == "study":
-            self._enqueue(study_trials(sweep, fingerprint))
-        self._size_of_study = len({trial.trial_id for trial in self._queue} | set(self.trials))
-        self._has_chosen = sweep.kind == "study"
+        self._queue: deque[PlannedTrial] = deque()
+        self._adopt(known)
+        is_study = sweep.kind == "study"
+        self._cells = study_trials(sweep, fingerprint) if is_study else iter(())
+        """Trials of a study that have yet to be expanded: there may be millions."""
+        self._num_cells_left = count_trials(sweep) if is_study else 0
+        self._recorded_ahead = set(self.trials) if is_study else set()
+        """Trials with a record that the expansion has yet to reach."""
+        self._fill()
+        self._has_chosen = is_study
         """Whether the confirm trials of the best configurations are queued."""
         self._queue_confirm()
 
@@ -100,7 +106,8 @@ class Planner:
     def total(self) -> int:
         """Return how many trials the sweep will have in the end."""
         if self.sweep.kind == "study":
-            return self._size_of_study
+            num_queued = sum(trial.trial_id not in self.trials for trial in self._queue)
+            return len(self.trials) + num_queued + max(0, self._num_cells_left - len(self._recorded_ahead))
         confirm = self.sweep.confirm
         explore = self._num_explored if self.exhausted else (self.sweep.trials or 0)
         return explore + confirm.seeds * (len(confirm.controls) + confirm.top)
@@ -151,6 +158,7 @@ class Planner:
         trial = self._queue.popleft()
         self.trials.setdefault(trial.trial_id, TrialState(trial)).status = Status.RUNNING
         self._running.add(trial.trial_id)
+        self._fill()
         return trial
 
     def set_waiting(self, trial_id: str) -> None:
@@ -183,6 +191,16 @@ class Planner:
         is_search = self.sweep.kind == "search"
         return is_search and self._num_explored < (self.sweep.trials or 0) and not self.exhausted
 
+    def _fill(self) -> None:
+        """Queue the next trial of a study where no other waits."""
+        while not self._queue:
+            if (trial := next(self._cells, None)) is None:
+                self._num_cells_left = 0
+                return
+            self._num_cells_left -= 1
+            self._recorded_ahead.discard(trial.trial_id)
+            self._enqueue([trial])
+
     def _enqueue(self, trials: Iterable[PlannedTrial]) -> None:
         waiting = {trial.trial_id for trial in self._queue}
         for trial in trials:
@@ -191,6 +209,31 @@ class Planner:
             elif trial.trial_id not in self.trials and trial.trial_id not in waiting:
                 waiting.add(trial.trial_id)
                 self._queue.append(trial)
+
+    def _adopt(self, records: Iterable[TrialRecord]) -> None:
+        """Take over the state of trials from their records, and queue those that have not ended."""
+        for record in records:
+            trial = planned_of(record, self.sweep)
+            value = _newest_value(record, self.sweep.metric)
+            self.trials[record.trial_id] = TrialState(trial, record.status, record.step, value, record)
+            if not record.status.is_final:
+                self._queue.append(trial)
+            elif record.stage == "explore":
+                self._ended.append(record)
+
+    def refresh(self, records: Iterable[TrialRecord], excluded: Iterable[str] = ()) -> None:
+        """Take over what is recorded once nothing runs any more: trials may have written their end late.
+
+        The sampler of a search does not learn of it: a planner is not asked for further trials after this.
+        """
+        planned = [*(state.trial for state in self.trials.values()), *self._queue]
+        self.trials = {}
+        for forgotten in (self._running, self._ended, self._queue):
+            forgotten.clear()
+        self._excluded.update(excluded)
+        self._adopt(records)
+        self._enqueue(planned)
+        self._queue_confirm()
 
     def best(self, count: int) -> list[TrialRecord]:
         """Return the best explored trials: see `objectives.best`."""

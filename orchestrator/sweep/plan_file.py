@@ -8,6 +8,7 @@ is decided while it runs.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 from orchestrator.errors import SweepError
@@ -27,8 +28,11 @@ def known_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTria
 
 def dump_plan(sweep: Sweep, fingerprint: Fingerprint) -> bytes:
     """Return the content of a plan file."""
-    lines = [{"sweep": sweep.plain()}, *(trial.plain() for trial in known_trials(sweep, fingerprint))]
-    return "".join(canonical_json(line) + "\n" for line in lines).encode()
+    content = BytesIO()
+    content.write(canonical_json({"sweep": sweep.plain()}).encode() + b"\n")
+    for trial in known_trials(sweep, fingerprint):
+        content.write(canonical_json(trial.plain()).encode() + b"\n")
+    return content.getvalue()
 
 
 def load_plan(path: Path, fingerprint: Fingerprint) -> Sweep:
@@ -38,26 +42,35 @@ def load_plan(path: Path, fingerprint: Fingerprint) -> Sweep:
         SweepError: it cannot be read, or a line would be another trial now.
     """
     try:
-        head, *rest = map(load_json, path.read_text(encoding="utf-8-sig").splitlines())
-        sweep = Sweep.parse(own_fields(head["sweep"]), where=str(path))
-        listed = [PlannedTrial.parse(line, where=str(path)) for line in rest]
+        head, *rest = path.read_text(encoding="utf-8-sig").splitlines()
+        sweep = Sweep.parse(own_fields(load_json(head)["sweep"]), where=str(path))
+        listed = {_trial_of(line, path).trial_id: line for line in rest}
     except OSError as error:
         raise SweepError(f"no plan {str(path)!r}", "Write it: trm sweep plan FILE --out plan.jsonl") from error
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise SweepError(f"{path} is not a plan that this version can read: {error}", "Plan again") from error
-    known = {trial.trial_id: trial for trial in known_trials(sweep, fingerprint)}
-    for trial in listed:
-        if known.get(trial.trial_id) != trial:
-            named = f"{trial.family!r} seed {trial.config.seed}"
-            raise SweepError(
-                f"{path} lists {named} as {trial.trial_id}, which would now be another trial",
-                "The line, the puzzles or this program changed since: plan again",
-            )
-    ids = tuple(trial.trial_id for trial in listed)
-    if set(ids) == set(known):
+    is_same, num_lacking = dict.fromkeys(listed, False), 0
+    for trial in known_trials(sweep, fingerprint):
+        if (line := listed.get(trial.trial_id)) is None:
+            num_lacking += 1
+        else:
+            is_same[trial.trial_id] = line == canonical_json(trial.plain()) or _trial_of(line, path) == trial
+    if changed := next((line for trial_id, line in listed.items() if not is_same[trial_id]), None):
+        trial = _trial_of(changed, path)
+        named = f"{trial.family!r} seed {trial.config.seed}"
+        raise SweepError(
+            f"{path} lists {named} as {trial.trial_id}, which would now be another trial",
+            "The line, the puzzles or this program changed since: plan again",
+        )
+    if not num_lacking:
         return sweep
     if sweep.kind == "search":
-        raise SweepError(f"{path} lists {len(ids)} of {len(known)} controls", "A search runs all of them: plan again")
-    if not ids:
+        count = len(listed) + num_lacking
+        raise SweepError(f"{path} lists {len(listed)} of {count} controls", "A search runs all of them: plan again")
+    if not listed:
         raise SweepError(f"{path} lists no trial", "Plan again")
-    return sweep.model_copy(update={"only": ids})
+    return sweep.model_copy(update={"only": tuple(listed)})
+
+
+def _trial_of(line: str, path: Path) -> PlannedTrial:
+    return PlannedTrial.parse(load_json(line), where=str(path))

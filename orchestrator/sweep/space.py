@@ -17,7 +17,7 @@ DRAWS = 1000
 """Random draws after which a space with ranges counts as empty: all but a thousandth of it is forbidden."""
 
 MAX_TRIALS = 10_000_000
-"""Trials that a sweep may have: a run holds each of them in memory."""
+"""Trials that a sweep may have: a run holds each that it has started in memory."""
 
 Cell = dict[str, Setting]
 """Settings by path."""

@@ -49,6 +49,21 @@ def cells(sweep: Sweep) -> Iterator[tuple[str, Cell]]:
     if sweep.space or not sweep.variants:
         for settings in sweep.search_space.grid():
             yield label(settings), settings
+    yield from _further_variants(sweep)
+
+
+def count_cells(sweep: Sweep) -> int:
+    """Return how many cells a study has, without expanding those of its grid."""
+    grid = sweep.search_space.size() if sweep.space or not sweep.variants else 0
+    return grid + sum(1 for _ in _further_variants(sweep))
+
+
+def count_trials(sweep: Sweep) -> int:
+    """Return how many trials a study has; cells that differ in nothing that identifies a trial count separately."""
+    return len(set(sweep.only)) if sweep.only is not None else sweep.seeds * count_cells(sweep)
+
+
+def _further_variants(sweep: Sweep) -> Iterator[tuple[str, Cell]]:
     known: list[TrialConfig] = []
     for variant in sweep.variants:
         config = replace_settings(sweep.base, variant.settings)
@@ -61,6 +76,7 @@ def cells(sweep: Sweep) -> Iterator[tuple[str, Cell]]:
 def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTrial]:
     """Yield every cell with every seed, seed by seed, so that an interrupted study has compared every cell."""
     first: list[tuple[PlannedTrial, Callable[[int], str]]] = []
+    listed = None if sweep.only is None else frozenset(sweep.only)
     for seed in range(sweep.seeds):
         for number, (family, settings) in enumerate(cells(sweep)):
             if number < len(first):
@@ -75,7 +91,7 @@ def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTria
                 trial = planned(sweep, fingerprint, "study", family, config)
                 if number < MAX_TEMPLATES and sweep.seeds > 1:
                     first.append((trial, seeded_ids(trial.config, fingerprint(trial.config.data.request()))))
-            if sweep.only is None or trial.trial_id in sweep.only:
+            if listed is None or trial.trial_id in listed:
                 yield trial
 
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.errors import SweepError
+from orchestrator.execution.budget import BudgetTracker, require_budget_for_one
+from orchestrator.execution.controller import Controller
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.records.extend import retry
 from orchestrator.records.index import trial_folder
+from orchestrator.records.progress import SweepProgress
 from orchestrator.records.reader import read_trials
-from orchestrator.records.schema import Status, StopDecision, TrialRecord
+from orchestrator.records.schema import AttemptEnd, AttemptStart, Status, StopDecision, TrialRecord
+from orchestrator.records.writer import TrialWriter
+from orchestrator.resources.estimate import MAX_STUDY_CELLS
+from orchestrator.resources.runtime import TrialCost
 from orchestrator.resources.usage import Budget, attempt_usage
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import ResourceRule, Resources, Sweep, choice
+from orchestrator.sweep.trials import Fingerprint, PlannedTrial, study_trials
+from orchestrator.worker.job import Job
 from tests.support.execution import FakeCluster, Recorder, Script, StandIn
 from tests.support.sweeps import study, tiny_config
 from trm_data.files import machine_id
@@ -47,6 +55,78 @@ def run(storage: Storage) -> Run:
 
 def records(storage: Storage, sweep: str = "study") -> list[TrialRecord]:
     return read_trials(storage, sweep)
+
+
+SPACE = {
+    "lr": choice(*(1e-5 * n for n in range(1, 101))),
+    "optimizer.weight_decay": choice(*(0.01 * n for n in range(100))),
+}
+MILLION = {**SPACE, "ema": choice(*(0.9 + 0.0009 * n for n in range(100)))}
+
+
+@pytest.fixture
+def expanded(monkeypatch: pytest.MonkeyPatch) -> list[PlannedTrial]:
+    """The trials of studies that are expanded, in order."""
+    found: list[PlannedTrial] = []
+
+    def noted(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTrial]:
+        for trial in study_trials(sweep, fingerprint):
+            found.append(trial)
+            assert len(found) < 20, "the cells of a study are expanded one by one"
+            yield trial
+
+    monkeypatch.setattr("orchestrator.search.planner.study_trials", noted)
+    return found
+
+
+def test_of_a_million_cells_a_run_expands_those_that_it_starts_and_the_next(
+    run: Run, storage: Storage, expanded: list[PlannedTrial]
+) -> None:
+    sweep = study(space=MILLION, seeds=1)
+    outcome, tune, _ = run(sweep, budget=Budget(trials=2, wall_hours=1))
+    assert outcome.status is SweepStatus.OUT_OF_BUDGET
+    assert str(outcome.snapshot.progress) == "2 of 1000000 trials done"
+    assert [trial for trial, _ in tune.order] == [trial.trial_id for trial in expanded[:2]]
+    assert len(expanded) == 4, "the third did not fit the budget, and one more waited"
+    expanded.clear()
+    outcome, tune, _ = run(sweep, budget=Budget(trials=3))
+    assert str(outcome.snapshot.progress) == "3 of 1000000 trials done" and len(expanded) == 5
+    assert [trial for trial, _ in tune.order] == [expanded[2].trial_id]
+
+
+def test_budget_of_a_large_study_is_checked_on_the_cells_that_its_plan_is_estimated_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checked: list[str] = []
+
+    def check(self: BudgetTracker, trial_id: str, need: TrialCost) -> str:
+        checked.append(trial_id)
+        return "no"
+
+    monkeypatch.setattr(BudgetTracker, "check", check)
+    with pytest.raises(SweepError, match="too small for one trial: no"):
+        require_budget_for_one(study(space=SPACE, seeds=1), Budget(trials=1), [])
+    assert len(checked) == MAX_STUDY_CELLS
+
+
+def test_an_outcome_knows_of_ends_that_were_written_late_and_of_trials_that_never_began(
+    storage: Storage, expanded: list[PlannedTrial]
+) -> None:
+    """No second planner reads the records at the end: it would expand a study again."""
+
+    def execute(controller: Controller, slots: int) -> None:
+        first, second, _ = (Job.from_json(controller.suggest()["job"]) for _ in range(3))  # type: ignore[index]
+        controller.stop(SweepStatus.STOPPED)
+        for job, status in ((first, "failed"), (second, "interrupted")):
+            writer = TrialWriter(storage, job.sweep, job.trial_id)
+            writer.start(AttemptStart(from_step=0, started_s=1000.0))
+            writer.end(AttemptEnd.parse({"status": status, "step": 4, "ended_s": 1001.0, "reason": "late"}))
+
+    outcome = run_sweep(study(), storage, RunOptions(), [], cluster=FakeCluster(), execute=execute)
+    assert outcome.snapshot.counts == {Status.FAILED: 1, Status.INTERRUPTED: 1, Status.PENDING: 1}
+    assert outcome.snapshot.progress == SweepProgress(planned=8, done=1, failed=1)
+    assert {trial.trial_id for trial in outcome.snapshot.trials} == {trial.trial_id for trial in expanded[:3]}
+    assert len(expanded) == 4
 
 
 def on(gpu_type: str, gpus: float = 1) -> Resources:
