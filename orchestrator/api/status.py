@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from orchestrator.records.index import load_definition, sweep_folder, sweep_name
 from orchestrator.records.progress import SweepProgress, format_counts, sweep_progress
 from orchestrator.records.reader import SweepReader
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import TrialRecord
+from orchestrator.records.state import counted, described, standing
 from orchestrator.records.stored import Damaged
 from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.lease import driver_of
@@ -25,6 +25,7 @@ class SweepState:
 
     sweep: Sweep
     trials: list[TrialRecord]
+    """As they stand: see `records.state`."""
     driver: dict[str, Any] | None
     """host, pid, started_s of the process that runs it; None if it does not run."""
     progress: SweepProgress
@@ -36,7 +37,7 @@ class SweepState:
         name = self.sweep.metric
         header = ("trial", "stage", "configuration", "seed", "status", "step", name.replace("_", " "))
         rows = [
-            (record.trial_id, record.stage, record.family, str(record.config.seed), str(self.status_of(record)),
+            (record.trial_id, record.stage, record.family, str(record.config.seed), described(record),
              f"{record.step}/{record.config.train.max_steps}",
              percent(record.result.metrics.get(name) if record.result else None))
             for record in self.trials
@@ -53,15 +54,9 @@ class SweepState:
         return "complete" if self.progress.is_complete else "not running"
 
     @property
-    def counts(self) -> dict[Status, int]:
-        """Return the number of trials by status, without zeros."""
-        found = Counter(map(self.status_of, self.trials))
-        return {status: found[status] for status in Status if found[status]}
-
-    def status_of(self, record: TrialRecord) -> Status:
-        """Return the status of a trial; without a running driver, a trial that has not ended counts as interrupted."""
-        is_cut_off = record.status is Status.RUNNING and self.driver is None
-        return Status.INTERRUPTED if is_cut_off else record.status
+    def counts(self) -> dict[str, int]:
+        """Return the number of trials by what they are called, without zeros and without superseded trials."""
+        return counted(self.trials)
 
 
 def status(sweep: Sweep | str, storage: Storage | str | Path = "runs") -> SweepState:
@@ -79,4 +74,5 @@ def read_state(storage: Storage, sweep: str, reader: SweepReader) -> SweepState:
     definition = load_definition(storage, sweep)
     driver = driver_of(sweep_folder(storage, sweep))  # first: the records are complete when the driver has exited
     records, damaged = reader.read()
-    return SweepState(definition, records, driver, sweep_progress(definition, records), damaged)
+    trials = standing(definition, records, is_driven=driver is not None)
+    return SweepState(definition, trials, driver, sweep_progress(definition, records), damaged)

@@ -289,6 +289,8 @@ class TrialRecord:
     result: TrialResult | None = None
     origin: Origin | None = None
     retries: list[Retry] = field(default_factory=list)
+    is_superseded: bool = False
+    """Whether a longer trial has replaced it; set by `records.state`, which knows the definition of the sweep."""
 
     @property
     def is_exempt(self) -> bool:

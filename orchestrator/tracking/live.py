@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from orchestrator.errors import SweepError, command_line
+from orchestrator.records.index import sweep_folder
 from orchestrator.records.reader import SweepReader
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.lease import Lease, driver_of
@@ -97,7 +98,8 @@ class Tracker:
         self._storage = storage
         self._warn, self._tell = warn, tell
         self._records = SweepReader(storage, sweep.name)
-        self._sent_version = 0
+        self._sent_version = (0, False)
+        """Of the records, and whether a driver ran the sweep then."""
         self._num_damaged = 0
         self._end = threading.Event()
         self._answered_s = time.monotonic()
@@ -170,18 +172,19 @@ class Tracker:
 
     def _sync(self, mlflow: MlflowSync, wait_s: float) -> None:
         try:
+            is_driven = driver_of(sweep_folder(self._storage, self._sweep.name)) is not None
             records, damaged = self._records.read()
             for file in damaged[self._num_damaged :]:
                 logger.warning("sweep %s: a trial is not synced to MLflow: %s", self._sweep.name, file)
             self._num_damaged = len(damaged)
-            if self._records.version == self._sent_version or not any(map(has_run, records)):
+            version = self._records.version, is_driven
+            if version == self._sent_version or not any(map(has_run, records)):
                 return
-            version = self._records.version
             load_mlflow()
             self._patience_s = ANSWER_WAIT_S if sqlite_path(mlflow.tracking_uri) is None else LOCAL_WAIT_S
             self._answered_s = time.monotonic()
             with only_writer(self._storage, self._sweep.name, mlflow.tracking_uri, wait_s=wait_s):
-                mlflow.sync(self._sweep, records, self._on_progress)
+                mlflow.sync(self._sweep, records, self._on_progress, is_driven=is_driven)
             self._sent_version = version
         except UserError as error:  # of the tracker or the storage: the next sync sends what this one did not
             if not self._problem:

@@ -10,8 +10,9 @@ Where a record has dropped rows (a lost attempt had got further than its last ch
 sent again, because MLflow cannot delete points.
 
 MLflow has five states, a trial has eight. FINISHED is kept for trials with a final score, so that a search for it gives
-comparable runs: stopped early is KILLED; failed, diverged and out of memory are FAILED; interrupted is SCHEDULED. The
-tag `status` has the exact state. A trial that waits for its first start has no run yet.
+comparable runs: stopped early is KILLED; failed, diverged and out of memory are FAILED; interrupted is SCHEDULED. A
+sweep that has trials left and no driver is KILLED until it is resumed. The tag `status` has the exact state. A trial
+that waits for its first start has no run yet.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.records.schema import TrialRecord
+from orchestrator.records.state import standing
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.mlflow_api import RunWriter
 from orchestrator.tracking.mlflow_connection import EXPERIMENT, Connection, TrackingError, default_uri
@@ -89,9 +91,19 @@ class MlflowSync:
         self._client: Any = None
 
     def sync(
-        self, sweep: Sweep, records: Sequence[TrialRecord], on_progress: OnProgress = lambda done, total: None
+        self,
+        sweep: Sweep,
+        records: Sequence[TrialRecord],
+        on_progress: OnProgress = lambda done, total: None,
+        *,
+        is_driven: bool = True,
     ) -> SyncResult:
-        """Send everything that MLflow does not have yet."""
+        """Send everything that MLflow does not have yet.
+
+        Args:
+            is_driven: whether a driver runs the sweep. If none does, no run is left RUNNING.
+        """
+        records = standing(sweep, records, is_driven=is_driven)
         with self._connection.session() as client:
             known = self._find_or_recall(client, sweep.name)
             begun = [record for record in records if has_run(record)]
@@ -100,7 +112,7 @@ class MlflowSync:
             done, sent = 0, []
             writer = RunWriter(client, self._connection.experiment_id, lambda: on_progress(done, len(begun)))
             on_progress(done, len(begun))
-            self._write(client, writer, known.runs, PARENT, sweep_content(sweep, records))
+            self._write(client, writer, known.runs, PARENT, sweep_content(sweep, records, is_driven=is_driven))
             parent_id = known.runs[PARENT].run_id
             for record in begun:
                 if not _is_sent(known, record, parent_id):
@@ -115,11 +127,16 @@ class MlflowSync:
         return SyncResult(len(changed), sum(changed))
 
     def rebuild(
-        self, sweep: Sweep, records: Sequence[TrialRecord], on_progress: OnProgress = lambda done, total: None
+        self,
+        sweep: Sweep,
+        records: Sequence[TrialRecord],
+        on_progress: OnProgress = lambda done, total: None,
+        *,
+        is_driven: bool = True,
     ) -> SyncResult:
         """Delete the runs of a sweep, if there are any, and send everything again."""
         self.delete(sweep.name)
-        return self.sync(sweep, records, on_progress)
+        return self.sync(sweep, records, on_progress, is_driven=is_driven)
 
     def delete(self, sweep_name: str) -> int:
         """Delete the runs of a sweep and return their number. A database that does not exist is not created."""
@@ -152,13 +169,19 @@ class MlflowSync:
         return len(runs)
 
     def verify(
-        self, sweep: Sweep, records: Sequence[TrialRecord], on_progress: OnProgress = lambda done, total: None
+        self,
+        sweep: Sweep,
+        records: Sequence[TrialRecord],
+        on_progress: OnProgress = lambda done, total: None,
+        *,
+        is_driven: bool = True,
     ) -> list[Difference]:
         """Compare every point with the records without changing anything. Return an empty list if each is there exactly
         once."""
+        records = standing(sweep, records, is_driven=is_driven)
         expected = {record.trial_id: trial_content(record) for record in records if has_run(record)}
         if expected:
-            expected = {PARENT: sweep_content(sweep, records)} | expected
+            expected = {PARENT: sweep_content(sweep, records, is_driven=is_driven)} | expected
         differences: list[Difference] = []
         with self._connection.reading() as client:
             found = self._find_runs(client, sweep.name) if client is not None else {}

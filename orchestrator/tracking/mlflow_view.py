@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.records.progress import sweep_progress
 from orchestrator.records.schema import AttemptStart, Row, Status, TrialRecord
+from orchestrator.records.state import described
 from orchestrator.resources.usage import trial_cost
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import flatten
@@ -100,7 +101,7 @@ def trial_content(record: TrialRecord, parent_id: str = "") -> RunContent:
     """Return the intended content of a trial's run."""
     return RunContent(
         name=f"{record.family or record.trial_id} seed={record.config.seed}",
-        status=STATUSES[record.status],
+        status="KILLED" if record.is_superseded and not record.status.is_final else STATUSES[record.status],
         started_s=started_s(record),
         ended_s=ended_s(record),
         tags=trial_tags(record, parent_id),
@@ -109,8 +110,9 @@ def trial_content(record: TrialRecord, parent_id: str = "") -> RunContent:
     )
 
 
-def sweep_content(sweep: Sweep, records: Sequence[TrialRecord]) -> RunContent:
-    """Return the intended content of the parent run. It is FINISHED when every planned trial is over, not before."""
+def sweep_content(sweep: Sweep, records: Sequence[TrialRecord], *, is_driven: bool) -> RunContent:
+    """Return the intended content of the parent run. It is FINISHED when every planned trial is over, not before, and
+    KILLED where trials are left and no driver runs them."""
     progress = sweep_progress(sweep, records)
     counts = Counter(record.status for record in records)
     tags = {
@@ -124,7 +126,7 @@ def sweep_content(sweep: Sweep, records: Sequence[TrialRecord]) -> RunContent:
     }
     return RunContent(
         name=sweep.name,
-        status="FINISHED" if progress.left == 0 else "RUNNING",
+        status="FINISHED" if progress.left == 0 else "RUNNING" if is_driven else "KILLED",
         started_s=min((started_s(record) for record in records if record.attempts), default=0.0),
         ended_s=max(map(ended_s, records), default=0.0),
         tags={name: value[:MAX_TAG_LEN] for name, value in tags.items()},
@@ -224,7 +226,7 @@ def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
         "sweep": record.sweep,
         "stage": record.stage,
         "family": record.family,
-        "status": str(record.status),
+        "status": str(record.status) if record.status.is_final else described(record),
         "step": record.step,
         "attempts": len(record.attempts),
         "benchmark": record.dataset.benchmark,

@@ -21,7 +21,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -30,7 +29,8 @@ from urllib.parse import urlsplit
 from orchestrator.records.index import load_definition, stop_reason, stop_requested, sweep_folder
 from orchestrator.records.progress import SweepProgress, format_counts, sweep_progress
 from orchestrator.records.reader import SweepReader
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import TrialRecord
+from orchestrator.records.state import counted, standing
 from orchestrator.resources.usage import exceeded, spending
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import driver_of, driver_start_s
@@ -188,12 +188,6 @@ def _run(command: Sequence[str], data: bytes) -> str:
     return f"{command[0]} ended with {done.returncode}" if done.returncode else ""
 
 
-def counts_of(records: Sequence[TrialRecord]) -> dict[str, int]:
-    """Count trials by status, without zeros."""
-    counts = Counter(record.status for record in records)
-    return {str(status): counts[status] for status in Status if counts[status]}
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Hold the state of a sweep at one moment, by its records: also without its driver, from any machine."""
@@ -209,7 +203,7 @@ class Snapshot:
     @property
     def text(self) -> str:
         """Return counts by status, and how many of the planned trials are left."""
-        counts = format_counts(counts_of(self.records)) or "no trial"
+        counts = format_counts(counted(self.records)) or "no trial"
         left = self.progress.left
         parts = [counts, f"{left} of {self.progress.planned} trials left" if left else ""]
         parts.append(f"{len(self.unreadable)} unreadable ({', '.join(self.unreadable)})" if self.unreadable else "")
@@ -218,7 +212,7 @@ class Snapshot:
     def event(self, kind: Kind, text: str = "") -> Event:
         """Return an event for this snapshot."""
         line = f"sweep {self.sweep}: {kind.replace('_', ' ')}: {text or self.text}"
-        return Event(kind, self.sweep, line, counts_of(self.records))
+        return Event(kind, self.sweep, line, counted(self.records))
 
 
 def new_events(now: Snapshot, before: Snapshot | None, sent: set[Kind]) -> list[Event]:
@@ -259,10 +253,12 @@ class SweepWatcher:
         is_driven = driver is not None
         self._since_s = driver_start_s(driver, self._since_s)
         records, damaged = self._records.read()
-        progress = sweep_progress(load_definition(self._storage, self._name), records)
+        definition = load_definition(self._storage, self._name)
+        progress = sweep_progress(definition, records)
         over_budget = exceeded(spending(records, time.time(), self._since_s), self._budget)
         unreadable = [each.file.rpartition("/trials/")[2] for each in damaged]
-        return Snapshot(self._name, records, progress, is_driven, over_budget, unreadable)
+        shown = standing(definition, records, is_driven=is_driven)
+        return Snapshot(self._name, shown, progress, is_driven, over_budget, unreadable)
 
     def watch(self, report: Callable[[Event], object]) -> None:
         """Report every event until the sweep is over."""

@@ -10,9 +10,8 @@ import logging
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import SweepError
@@ -20,6 +19,7 @@ from orchestrator.records.index import compared, load_definition, sweep_folder, 
 from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.state import counted, standing
 from orchestrator.results.report import explorer
 from orchestrator.results.report.trial_plots import leading
 from orchestrator.results.report.views import Study, studies
@@ -79,18 +79,12 @@ class SweepView:
 
     @property
     def shown(self) -> Sequence[TrialRecord]:
-        """Return the records as the pages show them: without a driver, a trial that has not ended is interrupted."""
-        if self.driver is not None:
-            return self.records
-        return [
-            replace(record, status=Status.INTERRUPTED) if record.status is Status.RUNNING else record
-            for record in self.records
-        ]
+        """Return the records as the pages show them: see `records.state`."""
+        return standing(self.sweep, self.records, is_driven=self.driver is not None)
 
     def summary(self) -> dict[str, Any]:
         """Return a row of the start page."""
         progress = sweep_progress(self.sweep, self.records)
-        counts = Counter(str(record.status) for record in self.shown)
         alike = compared(self.records, self.sweep)
         scores = [s for record in alike if (s := _score(record, self.sweep.metric)) is not None]
         times = [attempt.start.started_s for record in self.records for attempt in record.attempts[:1]]
@@ -101,7 +95,7 @@ class SweepView:
             "planned": progress.planned,
             "done": progress.done,
             "failed": progress.failed,
-            "counts": {str(status): counts[status] for status in Status if counts[status]},
+            "counts": counted(self.shown),
             "best": max(scores, default=None),
             "started_s": min(times, default=None),
             "driver": None if self.driver is None else f"process {self.driver['pid']} on {self.driver['host']}",

@@ -137,5 +137,5 @@ class Follower:
         if self._mlflow is None or not self._is_new("mlflow", view):
             return
         with only_writer(self._local, view.sweep.name, self._mlflow.tracking_uri, wait_s=0.0):
-            self._mlflow.sync(view.sweep, view.records)
+            self._mlflow.sync(view.sweep, view.records, is_driven=view.driver is not None)
         self._done("mlflow", view)

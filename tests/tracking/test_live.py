@@ -75,7 +75,7 @@ def test_points_of_a_running_trial_arrive_while_it_runs(storage: Storage, quick:
         write_record(storage, record(steps=5), segment=2, rows_from=4)
         eventually(lambda: steps_of(uri, record().trial_id) == [10, 20, 30, 40, 50])
         write_record(storage, finished(), segment=3, rows_from=10)
-    assert MlflowSync(uri).verify(SWEEP, SweepReader(storage, "depth").read().trials) == []
+    assert MlflowSync(uri).verify(SWEEP, SweepReader(storage, "depth").read().trials, is_driven=False) == []
 
 
 def test_records_on_s3_without_a_tracker_are_told_in_one_line(s3_bucket: str) -> None:
@@ -165,7 +165,7 @@ def test_a_tracker_that_answers_slowly_says_how_much_was_sent_within_the_limit(
     enough, answering = threading.Event(), threading.Event()
 
     class SlowSync(MlflowSync):
-        def sync(self, sweep: Any, records: Any, on_progress: Callable[[int, int], None] = lambda *_: None) -> Any:
+        def sync(self, sweep: Any, records: Any, on_progress: Callable[[int, int], None], **_: Any) -> Any:
             while not enough.wait(0.01):
                 on_progress(1234, 10_000)
                 answering.set()
@@ -302,3 +302,23 @@ def test_lease_of_a_tracker_is_that_of_one_sweep_and_one_address(storage: Storag
             pytest.fail("two writers")
     with Lease(storage.sub("sweeps/depth"), "depth"):
         pass
+
+
+def test_runs_of_a_sweep_are_running_only_while_its_driver_lives(storage: Storage, quick: None) -> None:
+    """What MLflow says of a sweep that was stopped, of a trial that was cut off, and of both once it is resumed."""
+    from mlflow import MlflowClient
+
+    uri = resolve_uri(storage, None) or ""
+
+    def statuses() -> dict[str, str]:
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name("trm")
+        runs = client.search_runs([experiment.experiment_id]) if experiment else []
+        return {run.data.tags.get("trial_id", "sweep"): run.info.status for run in runs}
+
+    trial = record().trial_id
+    for _ in range(2):  # the second time it is resumed
+        with tracked(SWEEP, storage, None), Lease(storage.sub("sweeps/depth"), "depth"):
+            write_record(storage, record(steps=2))
+            eventually(lambda: statuses() == {"sweep": "RUNNING", trial: "RUNNING"})
+        assert statuses() == {"sweep": "KILLED", trial: "SCHEDULED"}

@@ -100,9 +100,10 @@ def register(
     """
     from orchestrator.cli.views.console import out
     from orchestrator.records.checkpoints import find_checkpoint
-    from orchestrator.records.index import load_definition
+    from orchestrator.records.index import load_definition, sweep_folder
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
+    from orchestrator.storage.lease import driver_of
     from orchestrator.sweep.text import plural
     from orchestrator.tracking.live import artifact_location, only_writer
     from orchestrator.tracking.mlflow import MlflowSync
@@ -120,7 +121,7 @@ def register(
     trained = load_trained(find_checkpoint(f"{sweep}/{trial.trial_id}", store).load(), result.weights)
     mlflow = MlflowSync(uri, artifacts=artifact_location(store))
     with only_writer(store, sweep, uri, wait_s=WAIT_S):
-        mlflow.sync(definition, records)
+        mlflow.sync(definition, records, is_driven=driver_of(sweep_folder(store, sweep)) is not None)
         name, version, is_new = mlflow.register(won, trained)
     if as_json:
         print(strict_json({"name": name, "version": version, "new": is_new, "trial_id": trial.trial_id}, indent=1))
@@ -133,21 +134,27 @@ def register(
 
 Report = dict[str, Any]
 """What is reported of one sweep, as --json prints it."""
-Work = Callable[["MlflowSync", "Sweep", "list[TrialRecord]", "OnProgress"], Report]
+Work = Callable[["MlflowSync", "Sweep", "list[TrialRecord]", "OnProgress", bool], Report]
 
 
-def _sync(mlflow: MlflowSync, sweep: Sweep, records: list[TrialRecord], on_progress: OnProgress) -> Report:
-    sent = mlflow.sync(sweep, records, on_progress)
+def _sync(
+    mlflow: MlflowSync, sweep: Sweep, records: list[TrialRecord], on_progress: OnProgress, is_driven: bool
+) -> Report:
+    sent = mlflow.sync(sweep, records, on_progress, is_driven=is_driven)
     return {"trials_changed": sent.trials, "points_sent": sent.points}
 
 
-def _rebuild(mlflow: MlflowSync, sweep: Sweep, records: list[TrialRecord], on_progress: OnProgress) -> Report:
-    sent = mlflow.rebuild(sweep, records, on_progress)
+def _rebuild(
+    mlflow: MlflowSync, sweep: Sweep, records: list[TrialRecord], on_progress: OnProgress, is_driven: bool
+) -> Report:
+    sent = mlflow.rebuild(sweep, records, on_progress, is_driven=is_driven)
     return {"trials_changed": sent.trials, "points_sent": sent.points}
 
 
-def _verify(mlflow: MlflowSync, sweep: Sweep, records: list[TrialRecord], on_progress: OnProgress) -> Report:
-    differences = mlflow.verify(sweep, records, on_progress)
+def _verify(
+    mlflow: MlflowSync, sweep: Sweep, records: list[TrialRecord], on_progress: OnProgress, is_driven: bool
+) -> Report:
+    differences = mlflow.verify(sweep, records, on_progress, is_driven=is_driven)
     return {"differences": [difference._asdict() | {"text": str(difference)} for difference in differences]}
 
 
@@ -159,9 +166,10 @@ def _for_each_sweep(
 
     from orchestrator.cli.views.console import bar
     from orchestrator.cli.views.status import show_damaged
-    from orchestrator.records.index import load_definition, load_definitions
+    from orchestrator.records.index import load_definition, load_definitions, sweep_folder
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
+    from orchestrator.storage.lease import driver_of
     from orchestrator.tracking.live import artifact_location, only_writer
     from orchestrator.tracking.mlflow import MlflowSync
     from trm_data.addresses import shown_address
@@ -183,9 +191,10 @@ def _for_each_sweep(
                 progress.update(task, completed=done, total=total)
 
             with only_writer(storage, sweep.name, uri, wait_s=WAIT_S) if is_writer else nullcontext():
+                is_driven = driver_of(sweep_folder(storage, sweep.name)) is not None
                 records = read_trials(storage, sweep.name)
                 report = {"sweep": sweep.name, "trials": len(records), "points": _num_points(records)}
-                reports.append(report | work(mlflow, sweep, records, on_progress))
+                reports.append(report | work(mlflow, sweep, records, on_progress, is_driven))
     return {"tracking": shown_address(uri), "sweeps": reports}
 
 

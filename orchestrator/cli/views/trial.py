@@ -10,8 +10,10 @@ from rich.table import Table
 
 from orchestrator.cli.views.console import clock_of, out
 from orchestrator.records.events import trial_events
-from orchestrator.records.index import find_definition, find_trial
+from orchestrator.records.index import find_definition
 from orchestrator.records.schema import Origin, TrialRecord
+from orchestrator.records.state import described as state_of
+from orchestrator.records.state import find_standing
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_differences
@@ -25,7 +27,7 @@ WIDTH = 40
 
 def show_trial(storage: Storage, address: str, as_json: bool) -> None:
     """Print one trial. Raises SweepError if there is none, or several whose ids start with the address."""
-    record = find_trial(storage, address)
+    record = find_standing(storage, address)
     sweep = find_definition(storage, record.sweep)
     found = described(record, sweep)
     if as_json:
@@ -53,6 +55,7 @@ def described(record: TrialRecord, sweep: Sweep | None) -> dict[str, Any]:
         "family": record.family,
         "seed": record.config.seed,
         "status": str(record.status),
+        "superseded": record.is_superseded,
         "reason": record.reason,
         "step": record.step,
         "max_steps": record.config.train.max_steps,
@@ -72,7 +75,7 @@ def _lines(record: TrialRecord, found: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("trial", f"{record.trial_id} of {record.sweep} ({record.stage})"),
         ("configuration", f"{record.family}, seed {record.config.seed}, {record.dataset.benchmark}"),
-        ("status", f"{record.status} at step {record.step}/{record.config.train.max_steps}"),
+        ("status", f"{state_of(record)} at step {record.step}/{record.config.train.max_steps}"),
     ]
     if record.reason:
         lines.append(("reason", record.reason))

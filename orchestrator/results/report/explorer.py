@@ -121,7 +121,7 @@ def _trial_row(trial: TrialView, settings: Sequence[str], is_lead: bool) -> dict
         "family": trial.family,
         "seed": trial.seed,
         "kind": trial.variant if trial.variant in ("trm", "hrm", "direct") else "other",
-        "status": str(trial.status),
+        "status": trial.state,
         "step": trial.step,
         "score": None if trial.score is None else round(trial.score, 2),
         "split": trial.split,

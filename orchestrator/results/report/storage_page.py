@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.records.index import SINGLE_RUNS, list_sweeps, load_definition
-from orchestrator.records.reader import SweepRecords, read_sweep
+from orchestrator.records.reader import SweepRecords
 from orchestrator.records.schema import TrialRecord
+from orchestrator.records.state import read_standing
 from orchestrator.results.baselines import Baseline, load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
@@ -32,7 +33,7 @@ def read_sweep_records(storage: Storage, sweeps: Sequence[str] = ()) -> SweepRec
     for name in sweeps:
         load_definition(storage, name)
     names, damaged = (sweeps, []) if sweeps else list_sweeps(storage)
-    found = [read_sweep(storage, name) for name in names if name != SINGLE_RUNS]
+    found = [read_standing(storage, name) for name in names if name != SINGLE_RUNS]
     trials = [record for each in found for record in each.trials]
     return SweepRecords(trials, damaged + [damaged for each in found for damaged in each.damaged])
 

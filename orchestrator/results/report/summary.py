@@ -68,8 +68,9 @@ def _names(entries: list[Entry], most: int = 3) -> str:
 
 
 def _search(study: Study) -> str:
-    explored = [trial for trial in study.trials if trial.stage == "explore"]
-    cells = [trial for trial in study.trials if trial.stage == "study"]
+    counted = [trial for trial in study.trials if not trial.record.is_superseded]
+    explored = [trial for trial in counted if trial.stage == "explore"]
+    cells = [trial for trial in counted if trial.stage == "study"]
     sentences = []
     if explored:
         stopped = sum(trial.status is Status.STOPPED for trial in explored)
@@ -80,7 +81,7 @@ def _search(study: Study) -> str:
         over = sum(trial.status.is_final for trial in cells)
         how = ", each to its end" if over == len(cells) else f"; {over} of them have ended"
         sentences.append(f"The study ran {plural(families, 'configuration')} in {plural(len(cells), 'trial')}{how}.")
-    broken = sum(trial.status.is_failure for trial in study.trials)
+    broken = sum(trial.status.is_failure for trial in counted)
     if broken:
         sentences.append(f"{plural(broken, 'trial')} failed, diverged or ran out of memory.")
     return " ".join(sentences)

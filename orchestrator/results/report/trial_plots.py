@@ -52,7 +52,7 @@ def _trial_words(trial: TrialView) -> str:
     settings = " ".join(f"{name}={value}" for name, value in trial.settings.items())
     score = "no score" if trial.score is None else f"{trial.score:.1f} %"
     stage = "" if trial.stage == "explore" else f"{trial.family}, seed {trial.seed}: "
-    return f"{stage}{settings}, {score}, {trial.status}"
+    return f"{stage}{settings}, {score}, {trial.state}"
 
 
 def effect(trials: Sequence[TrialView], name: str, title: str) -> Markup:
