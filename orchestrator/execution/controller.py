@@ -30,7 +30,7 @@ from orchestrator.execution.scheduler import Placement, Start, TrialScheduler
 from orchestrator.execution.snapshots import Snapshots, progress_of
 from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.failures import FailureKind, classify
-from orchestrator.records.index import trial_folder
+from orchestrator.records.index import resume_command, trial_folder
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
@@ -112,7 +112,7 @@ class Controller:
         """The report of a trial at its end, even if it could not write its record."""
         self._grace_s: dict[str, float] = {}
         self._snapshots = Snapshots(planner, ended)
-        self._final = {record.trial_id: record.status.is_failure for record in ended}
+        self._final = {one.trial_id: one.status.is_failure for one in ended if one.trial_id in planner.trials}
         self._damaged = dict(damaged)
         self._slots, self._has_submitted = 1, False
         self._is_choosing = False
@@ -369,9 +369,8 @@ class Controller:
         if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._allocator.is_canary(record.trial_id):
             types = " or ".join(allocation.candidate.gpu_types)
             gpu_type = record.attempts[-1].start.gpu_type or types or "this GPU type"
-            retry, resume = (
-                command_line("sweep", verb, self._sweep.name, storage=self._storage.url) for verb in ("retry", "resume")
-            )
+            retry = command_line("sweep", "retry", self._sweep.name, storage=self._storage.url)
+            resume = resume_command(self._storage, self._sweep.name)
             self.fail(
                 SweepError(
                     f"the first trial on {gpu_type} failed within {CANARY_STEPS} steps, the sweep stops: "

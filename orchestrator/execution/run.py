@@ -24,7 +24,7 @@ from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
 from orchestrator.records.finished_index import indexed
-from orchestrator.records.index import find_definition, load_definition, sweep_folder
+from orchestrator.records.index import find_definition, load_definition, note_address, resume_command, sweep_folder
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import Damaged
@@ -92,6 +92,7 @@ def run_sweep(
     require_budget_for_one(choice.sweep, options.budget, known)
     with _held(storage, sweep.name, recorded) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         _write_definition(folder, sweep, replay)
+        note_address(storage, sweep.name, options.address)
         library = Library(storage, lambda *progress: events.send("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
@@ -335,7 +336,8 @@ def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> Non
     if more:
         extend = command_line("sweep", "extend", sweep.name, *more, storage=storage.url)
         raise SweepError(what, f"Extend the recorded one: {extend}")
-    resume, extend = (command_line("sweep", verb, sweep.name, storage=storage.url) for verb in ("resume", "extend"))
+    resume = resume_command(storage, sweep.name)
+    extend = command_line("sweep", "extend", sweep.name, storage=storage.url)
     raise SweepError(
         what,
         f"Give this one another --name (--reuse takes over finished trials that both have), resume the recorded one: "

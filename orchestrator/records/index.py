@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, TrialRecord
 from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
@@ -17,7 +19,8 @@ from orchestrator.storage.lease import STOP
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.trials import PlannedTrial
-from trm_data.errors import ConfigError, nearest
+from trm_data.errors import ConfigError, UserError, nearest
+from trm_data.files import machine_id
 from trm_data.own_code import classes_in, sources_in
 from trm_model.config import TrialConfig
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from trm_data import Dataset
 
 DEFINITION = "sweep.json"
+_ADDRESS = "address.json"
 _NO_FILE = "it is a folder, a link or a pipe, and no file"
 LAST, BEST = "last", "best"
 """What may stand in place of a trial's id: the trial that was started last, and the one with the best score."""
@@ -45,6 +49,26 @@ def sweep_folder(storage: Storage, name: str) -> Storage:
 def trial_folder(storage: Storage, sweep: str, trial_id: str) -> Storage:
     """Return the folder of a trial."""
     return sweep_folder(storage, sweep).sub(f"trials/{trial_id}")
+
+
+def note_address(storage: Storage, name: str, address: str | None) -> None:
+    """Record the Ray cluster on which a driver runs a sweep; None for its own machine."""
+    if address is not None:
+        sweep_folder(storage, name).write(_ADDRESS, to_json_bytes({"address": address, "machine": machine_id()}))
+    else:
+        sweep_folder(storage, name).delete_many([_ADDRESS])
+
+
+def resume_command(storage: Storage, name: str) -> str:
+    """Return the command that resumes a sweep on the cluster where it ran last."""
+    where: list[str] = []
+    with suppress(KeyError, AttributeError, UserError):
+        last = read_json(sweep_folder(storage, name).patient(0.0), _ADDRESS)
+        address = str(last.get("address"))
+        is_reachable = last.get("machine") == machine_id() or not address.startswith(("127.", "localhost"))
+        if is_reachable and re.fullmatch(r"[\w.\[\]:-]+:[0-9]+", address):
+            where = ["--address", address]
+    return command_line("sweep", "resume", name, *where, storage=storage.url)
 
 
 def load_definition(storage: Storage, name: str) -> Sweep:

@@ -221,7 +221,10 @@ def test_live_view_counts_trials_in_words(
         (
             SweepStatus.COMPLETE,
             SweepProgress(4, 4, 1),
-            ["but 1 failed: ", "\nTry the failed trials again: {trm} sweep retry study {at}\n"],
+            [
+                "but 1 failed: ",
+                "\nTry the failed trials again: {trm} sweep retry study {at} && {trm} sweep resume study",
+            ],
             1,
         ),
         (SweepStatus.STOPPED, SweepProgress(4, 2, 0), ["2 of 4 trials remaining", "{trm} sweep resume study {at}"], 3),

@@ -20,7 +20,7 @@ from orchestrator.api import run as api_run
 from orchestrator.cli.views.console import err as error_console
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.records.datasets import cache_root
-from orchestrator.records.index import load_definition, sweep_folder, sweep_names
+from orchestrator.records.index import load_definition, note_address, resume_command, sweep_folder, sweep_names
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
@@ -68,7 +68,37 @@ def test_status_of_a_complete_sweep_names_how_to_try_the_failed_again(
     recorded_study(storage, *[Status.FINISHED] * 7, Status.DIVERGED)
     _, out, _ = call(capsys, "sweep", "status", "study", "--storage", storage.url)
     assert "8 of 8 trials done, 1 failed" in out
-    assert f"trm sweep retry study --storage '{storage.url}'" in out and "resume" not in out
+    at = f"--storage '{storage.url}'"
+    assert f"again: trm sweep retry study {at} && trm sweep resume study {at}" in out and "Resume it" not in out
+
+
+def test_status_names_why_trials_failed_and_how_to_try_them_again_where_the_sweep_ran(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed, diverged, *_ = recorded_study(storage, Status.FAILED, Status.DIVERGED, Status.FINISHED)
+    note_address(storage, "study", "head.example:6379")
+    _, out, _ = call(capsys, "sweep", "status", "study", "--storage", storage.url)
+    assert f"failed: T=1 n=1 seed 0 ({failed}): r\n" in out and f"diverged: T=1 n=2 seed 0 ({diverged}): r\n" in out
+    resume = f"trm sweep resume study --address head.example:6379 --storage '{storage.url}'"
+    assert f"Resume it: {resume}\n" in out
+    assert f"Try the failed trials again: trm sweep retry study --storage '{storage.url}' && {resume}\n" in out
+    for words in (("extend", "study", "--seeds", "3"), ("retry", "study")):
+        assert resume in call(capsys, "sweep", *words, "--storage", storage.url)[1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b'{"address": 3}',
+        b'{"address": "127.0.0.1:6379", "machine": "another"}',
+        b'{"address": "\\u001b[2J"}',
+    ],
+)
+def test_an_address_that_means_nothing_here_is_in_no_command(storage: Storage, content: bytes) -> None:
+    storage.write("sweeps/study/address.json", content)
+    assert "--address" not in resume_command(storage, "study")
 
 
 def test_plan_of_a_recorded_sweep_says_what_is_left(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:

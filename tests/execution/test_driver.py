@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from orchestrator.execution.controller import Controller
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.records.extend import retry
-from orchestrator.records.index import trial_folder
+from orchestrator.records.index import note_address, resume_command, trial_folder
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import AttemptEnd, AttemptStart, Status, StopDecision, TrialRecord
@@ -24,6 +25,7 @@ from orchestrator.records.writer import TrialWriter
 from orchestrator.resources.estimate import MAX_STUDY_CELLS
 from orchestrator.resources.runtime import TrialCost
 from orchestrator.resources.usage import Budget, attempt_usage
+from orchestrator.search.planner import Planner
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import ResourceRule, Resources, Sweep, choice
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, study_trials
@@ -110,9 +112,17 @@ def test_budget_of_a_large_study_is_checked_on_the_cells_that_its_plan_is_estima
 
 
 def test_an_outcome_knows_of_ends_that_were_written_late_and_of_trials_that_never_began(
-    storage: Storage, expanded: list[PlannedTrial]
+    storage: Storage, expanded: list[PlannedTrial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No second planner reads the records at the end: it would expand a study again."""
+    """No second planner reads the records at the end: it would expand a study, or fit a sampler, again."""
+    made: list[Planner] = []
+
+    class Counted(Planner):
+        def __init__(self, *arguments: Any) -> None:
+            made.append(self)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("orchestrator.execution.run.Planner", Counted)
 
     def execute(controller: Controller, slots: int) -> None:
         first, second, _ = (Job.from_json(controller.suggest()["job"]) for _ in range(3))  # type: ignore[index]
@@ -126,7 +136,7 @@ def test_an_outcome_knows_of_ends_that_were_written_late_and_of_trials_that_neve
     assert outcome.snapshot.counts == {Status.FAILED: 1, Status.INTERRUPTED: 1, Status.PENDING: 1}
     assert outcome.snapshot.progress == SweepProgress(planned=8, done=1, failed=1)
     assert {trial.trial_id for trial in outcome.snapshot.trials} == {trial.trial_id for trial in expanded[:3]}
-    assert len(expanded) == 4
+    assert len(expanded) == 4 and len(made) == 1
 
 
 def on(gpu_type: str, gpus: float = 1) -> Resources:
@@ -332,3 +342,14 @@ class TestReuse:
         run(study(name="first"))
         _, tune, recorder = run(study())
         assert len(tune.order) == 8 and recorder.messages == []
+
+
+@pytest.mark.parametrize(("address", "shown"), [("head.example:6379", True), (None, False)])
+def test_a_run_records_the_cluster_for_the_command_that_resumes_it(
+    run: Run, storage: Storage, address: str | None, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.execution.run.check_cluster", lambda address: SimpleNamespace(nodes=()))
+    note_address(storage, "study", "earlier.example:6379")
+    run(study(), address=address)
+    assert ("--address head.example:6379" in resume_command(storage, "study")) == shown
+    assert "earlier" not in resume_command(storage, "study")

@@ -16,7 +16,7 @@ from orchestrator.cli.options import (
     VaryOption,
 )
 from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption, TrackingOption, budget
-from orchestrator.errors import SweepError, command_line
+from orchestrator.errors import SweepError
 from trm_data.settings import strict_json
 
 TrialsArgument = Annotated[
@@ -54,7 +54,7 @@ def extend(
     from orchestrator.api.lifecycle import extend_sweep
     from orchestrator.cli.configs import axes_of
     from orchestrator.cli.views.console import line, out
-    from orchestrator.records.index import load_definition
+    from orchestrator.records.index import load_definition, resume_command
     from orchestrator.storage import open_storage
     from orchestrator.sweep.ranges import list_values
 
@@ -65,7 +65,7 @@ def extend(
     if wider.definition() == recorded.definition():
         out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))
         return
-    resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
+    resume = (resume_command(store, name), "bold")
     out.print(line("sweep ", (name, "bold"), " is extended. Run what is new: ", resume), soft_wrap=True)
 
 
@@ -83,6 +83,7 @@ def retry(name: SweepArgument, trials: TrialsArgument = None, storage: StorageOp
     """
     from orchestrator.api.lifecycle import retry_trials
     from orchestrator.cli.views.console import line, out
+    from orchestrator.records.index import resume_command
     from orchestrator.storage import open_storage
 
     store = open_storage(storage)
@@ -92,7 +93,7 @@ def retry(name: SweepArgument, trials: TrialsArgument = None, storage: StorageOp
     if not chosen:
         out.print(f"no trial of {name} has failed. A stopped one continues if it is named")
         return
-    resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
+    resume = (resume_command(store, name), "bold")
     noun = "trial" if len(chosen) == 1 else "trials"
     out.print(line(f"{len(chosen)} {noun} will run again: ", resume), soft_wrap=True)
 
@@ -216,7 +217,7 @@ def unlock(name: SweepArgument, storage: StorageOption = "runs") -> None:
     Example: trm sweep unlock demo
     """
     from orchestrator.cli.views.console import out
-    from orchestrator.records.index import load_definition, sweep_folder
+    from orchestrator.records.index import load_definition, resume_command, sweep_folder
     from orchestrator.storage import open_storage
     from orchestrator.storage.lease import unlock as remove_lock
 
@@ -226,7 +227,7 @@ def unlock(name: SweepArgument, storage: StorageOption = "runs") -> None:
     if holder is None:
         out.print(f"sweep {name} is not locked")
         return
-    resume = command_line("sweep", "resume", name, storage=store.url)
+    resume = resume_command(store, name)
     lock = f"the lock of process {holder['pid']} on {holder.get('host', '?')}" if "pid" in holder else "a damaged lock"
     out.print(f"removed {lock}. Resume the sweep: {resume}", soft_wrap=True)
 

@@ -43,7 +43,7 @@ def watch(storage: Storage, name: str, sleep: Sleep = time.sleep) -> None:
                     live.update(sweep_view(state))
                 if is_running:
                     sleep(EVERY_S)
-    show_sweep(status(name, storage), storage.url)
+    show_sweep(status(name, storage), storage)
 
 
 def show_log(storage: Storage, name: str, trials: list[str], as_json: bool) -> None:

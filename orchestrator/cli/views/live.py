@@ -15,6 +15,7 @@ from rich.text import Text
 from orchestrator.cli.views.console import PLAIN_EVERY_S, BuildBar, clock, err, line, out, table
 from orchestrator.errors import command_line
 from orchestrator.execution.options import Callback, SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
+from orchestrator.records.index import resume_command
 from orchestrator.records.progress import SweepProgress, format_counts
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage
@@ -161,7 +162,7 @@ def show_outcome(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking
 def _outcome_lines(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking: str | None) -> Iterator[str]:
     snapshot, progress = outcome.snapshot, outcome.snapshot.progress
     counts = format_counts(snapshot.counts) or "no trial"
-    resume = command_line("sweep", "resume", sweep.name, storage=storage.url)
+    resume = resume_command(storage, sweep.name)
     retry = command_line("sweep", "retry", sweep.name, storage=storage.url)
     if outcome.status is not SweepStatus.COMPLETE:
         reason = f" ({outcome.reason})" if outcome.reason else ""
@@ -175,11 +176,13 @@ def _outcome_lines(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracki
             yield "--max-trials, --max-gpu-hours, --max-usd and --max-hours set another one"
         else:
             yield f"Resume with: {resume}"
+        if progress.failed and outcome.status is not SweepStatus.FAILING:
+            yield f"Try the failed trials again: {retry} && {resume}"
         return
     failed = f", but {progress.failed} failed" if progress.failed else ""
     yield f"\nsweep {sweep.name} is complete{failed}: {counts}."
     if failed:
-        yield f"Try the failed trials again: {retry}"
+        yield f"Try the failed trials again: {retry} && {resume}"
     if snapshot.is_exhausted:
         yield f"the space holds only {sum(trial.stage == 'explore' for trial in snapshot.trials)} configurations"
     if outcome.best is not None and outcome.best.value is not None:

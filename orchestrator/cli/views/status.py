@@ -17,12 +17,13 @@ from rich.text import Text
 from orchestrator.api.status import SweepState, status
 from orchestrator.cli.views.console import err, line, out, table
 from orchestrator.errors import command_line
-from orchestrator.records.index import load_definitions
+from orchestrator.records.index import load_definitions, resume_command
 from orchestrator.records.progress import format_counts
 from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import TrialRecord
+from orchestrator.records.state import described
 from orchestrator.records.stored import Damaged
-from orchestrator.storage import storage_to_read
+from orchestrator.storage import Storage, storage_to_read
 from orchestrator.sweep.fitted_table import Column, fit, hidden_note
 from orchestrator.sweep.text import duration, plural
 from trm_data.settings import strict_json
@@ -38,7 +39,7 @@ def show(name: str | None, url: str, *, as_json: bool) -> None:
         if as_json:
             print(strict_json(summary(state), indent=1))
         else:
-            show_sweep(state, storage.url)
+            show_sweep(state, storage)
         return
     definitions, unreadable = load_definitions(storage)
     states = [status(definition, storage) for definition in definitions]
@@ -55,7 +56,7 @@ def summary(state: SweepState) -> dict[str, Any]:
         "name": state.sweep.name,
         "kind": state.sweep.kind,
         "driver": state.driver,
-        "counts": {str(status): count for status, count in state.counts.items()},
+        "counts": state.counts,
         "planned": state.progress.planned,
         "done": state.progress.done,
         "failed": state.progress.failed,
@@ -78,7 +79,8 @@ def _row(state: SweepState, record: TrialRecord) -> dict[str, Any]:
         "stage": record.stage,
         "family": record.family,
         "seed": record.config.seed,
-        "status": str(state.status_of(record)),
+        "status": str(record.status),
+        "state": described(record),
         "step": record.step,
         "max_steps": record.config.train.max_steps,
         metric: value,
@@ -90,16 +92,25 @@ def _row(state: SweepState, record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def show_sweep(state: SweepState, storage: str) -> None:
-    """Print one sweep: a row per trial, the best first, and the command to run next."""
+def show_sweep(state: SweepState, storage: Storage) -> None:
+    """Print one sweep: a row per trial, the best first, why trials failed, and the commands to run next."""
     out.print(sweep_view(state), crop=False)  # the table does it, which is quicker
-    name = state.sweep.name
-    if state.driver is None and not state.progress.is_complete:
-        out.print(f"Resume it: {command_line('sweep', 'resume', name, storage=storage)}", soft_wrap=True)
-    elif state.driver is None and state.progress.failed:
-        out.print(
-            f"Try the failed trials again: {command_line('sweep', 'retry', name, storage=storage)}", soft_wrap=True
-        )
+    failed = [record for record in state.trials if record.status.is_failure and not record.is_superseded]
+    for record in failed[:MOST_REASONS]:
+        reason = " ".join(record.reason.split()) or "no reason is recorded"
+        text = f"{described(record)}: {record.family} seed {record.config.seed} ({record.trial_id}): {reason}"
+        out.print(Text(text, style="red"))
+    if (more := len(failed) - MOST_REASONS) > 0:
+        logs = command_line("sweep", "logs", state.sweep.name, storage=storage.url)
+        out.print(f"and {plural(more, 'more failed trial')}: {logs}", soft_wrap=True)
+    if state.driver is not None:
+        return
+    resume = resume_command(storage, state.sweep.name)
+    if not state.progress.is_complete:
+        out.print(f"Resume it: {resume}", soft_wrap=True)
+    if failed:
+        retry = command_line("sweep", "retry", state.sweep.name, storage=storage.url)
+        out.print(f"Try the failed trials again: {retry} && {resume}", soft_wrap=True)
 
 
 def sweep_view(state: SweepState) -> RenderableType:
@@ -120,6 +131,8 @@ def progress(state: SweepState) -> str:
     return f"{state.progress} ({counts})" if counts else str(state.progress)
 
 
+MOST_REASONS = 10
+"""Failed trials that are shown with their reasons."""
 COLUMNS = ("trial", "stage", "configuration", "seed", "status", "step", "metric", "on")
 SHOWN = (
     Column("trial", is_word=True),
@@ -219,7 +232,7 @@ def _cells(row: dict[str, Any], metric: str) -> list[str]:
     value = "-" if row[metric] is None else f"{100 * row[metric]:.1f} %"
     where = row["split"] if row[metric] is not None else ""
     step = f"{row['step']}/{row['max_steps']}"
-    return [row["trial_id"], row["stage"], row["family"], str(row["seed"]), row["status"], step, value, where]
+    return [row["trial_id"], row["stage"], row["family"], str(row["seed"]), row["state"], step, value, where]
 
 
 def show_damaged(damaged: Sequence[Damaged]) -> None:
