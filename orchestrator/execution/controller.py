@@ -281,7 +281,7 @@ class Controller:
                     self._pause(record, fault)
                 if not (reason := self._limits.why_over(record, lost, why, fault)):
                     cause = f"lost: {why or 'no reason'}" if lost else why or "it was interrupted"
-                    self._requeue(record, fault or cause)
+                    self._requeue(record, fault or cause, lost and not fault)
                     return
                 persist(lambda: self._submitter.mark_failed(record, Status.FAILED, reason), self.stopping)
                 record = self._read(trial_id)
@@ -342,7 +342,9 @@ class Controller:
         logger.warning(text)
         self._events.post("on_message", text)
 
-    def _requeue(self, record: TrialRecord, reason: str) -> None:
+    def _requeue(self, record: TrialRecord, reason: str, is_told: bool = False) -> None:
+        if is_told:
+            self._events.post("on_message", f"{record.family} seed {record.config.seed} runs again: {reason}")
         with self._lock:
             self._scheduler.requeue(record.trial_id, record if record.attempts else None)
         logger.info("trial %s: requeued: %s", record.trial_id, reason)
@@ -384,8 +386,7 @@ class Controller:
     def _progress(self) -> SweepProgress:
         if self._planner.is_done and not self._is_choosing:
             return progress_of(self._planner)
-        done = len(self._final)
-        return SweepProgress(max(self._planner.total, done), done, sum(self._final.values()))
+        return SweepProgress(max(self._planner.total, len(self._final)), len(self._final), sum(self._final.values()))
 
     @contextmanager
     def _stops_on_error(self) -> Iterator[None]:

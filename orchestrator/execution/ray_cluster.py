@@ -19,6 +19,7 @@ import psutil
 from orchestrator.errors import ClusterError
 from orchestrator.execution.ray_interfaces import (
     in_sessions_of_their_own,
+    keep_reports_in_the_log,
     keep_secrets_off_command_lines,
     leave_sigterm_alone,
     listen_on_loopback,
@@ -202,11 +203,13 @@ class RayCluster:
         label = label_of(self._gpus)
         offered: dict[str, Any] = {"num_gpus": len(self._gpus), "labels": {GPU_LABEL: label} if label else None}
         self._token = _token()
-        self._stack.enter_context(environment(self._token, override=True))
+        self._until_end.enter_context(keep_reports_in_the_log())
+        # A part of Ray that lives on would print that it lacks a token, and how to make one.
+        self._until_end.enter_context(environment(self._token, override=True))
+        self._until_end.callback(reload_token)
         self._stack.enter_context(listen_on_loopback())
         self._stack.enter_context(in_sessions_of_their_own())
         reload_token()
-        self._stack.callback(reload_token)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 # "local": never an address that another Ray left behind.

@@ -9,7 +9,7 @@ import importlib
 import importlib.metadata
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -72,6 +72,25 @@ def start_no_other_ray() -> AbstractContextManager[None]:
         "enable_auto_connect",
         lambda _: False,
         "a second Ray may start if the first one dies",
+    )
+
+
+def keep_reports_in_the_log() -> AbstractContextManager[None]:
+    """Write what a private Ray reports of its own processes into the log of the driver instead of to the terminal.
+
+    Ray has no setting for this printer (`log_to_driver` is for the output of workers): the death of a raylet prints 45
+    lines of its log, twice, around the one line of this program that says what to do.
+    """
+    reported: set[str] = set()
+
+    def note(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        text = "\n".join(map(str, data.get("lines", ())))
+        if text not in reported:
+            reported.add(text)
+            logger.info("Ray reports: %s", text)
+
+    return _replaced(
+        "ray._private.worker", "print_to_stdstream", lambda _: note, "it prints the log of a raylet that has died"
     )
 
 

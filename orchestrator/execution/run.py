@@ -251,7 +251,8 @@ def _drive(
             # Ray that no longer answers may never shut down; the command ends its process then.
             is_abandoned = status is SweepStatus.ABANDONED
             if not cluster.shutdown(ABANDONED_S if is_abandoned else SHUTDOWN_S, is_abandoned=is_abandoned):
-                logger.warning("Ray did not shut down in time")
+                level = logging.INFO if is_abandoned else logging.WARNING  # a Ray that has died was named already
+                logger.log(level, "Ray did not shut down in time")
 
 
 def _outcome_of_none(

@@ -61,4 +61,5 @@ def _start_words(record: TrialRecord, attempt: Attempt) -> str:
     where = " ".join(filter(None, [device, f"on {start.host}" if start.host else ""]))
     step = f" from step {start.from_step}" if start.from_step else ""
     number = f" (attempt {attempt.number})" if attempt.number > 1 else ""
-    return f"{record.family} seed {record.config.seed} started{step}{f' {where}' if where else ''}{number}"
+    skipped = f"; skipped as damaged: {', '.join(start.skipped)}" if start.skipped else ""
+    return f"{record.family} seed {record.config.seed} started{step}{f' {where}' if where else ''}{number}{skipped}"

@@ -119,6 +119,8 @@ class AttemptStart(RecordPart):
     started_s: Timestamp
     started_from: str = ""
     """Which weights of which checkpoint training began with; empty where it resumed or began at random."""
+    skipped: tuple[str, ...] = ()
+    """Newer checkpoints that were damaged."""
     host: str | None = None
     node_id: str | None = None
     pid: int | None = None

@@ -15,6 +15,7 @@ from orchestrator.records.extend import current
 from orchestrator.records.index import SINGLE_RUNS, find_definition, locate_trial, sweep_folder, trial_folder
 from orchestrator.records.reader import SweepRecords, read_sweep, read_trial
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.stored import DamagedRecordError
 from orchestrator.storage import Storage
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
@@ -43,7 +44,7 @@ def read_standing(storage: Storage, name: str) -> SweepRecords:
         return found._replace(trials=[_standing_alone(storage, record) for record in found.trials])
     is_driven = driver_of(sweep_folder(storage, name)) is not None  # first: records are complete when it has exited
     found = read_sweep(storage, name)
-    return found._replace(trials=standing(find_definition(storage, name), found.trials, is_driven=is_driven))
+    return found._replace(trials=standing(_definition(storage, name), found.trials, is_driven=is_driven))
 
 
 def find_standing(storage: Storage, address: str) -> TrialRecord:
@@ -53,7 +54,15 @@ def find_standing(storage: Storage, address: str) -> TrialRecord:
     record = read_trial(storage, sweep, trial_id)
     if sweep == SINGLE_RUNS:
         return _standing_alone(storage, record)
-    return standing(find_definition(storage, sweep), [record], is_driven=is_driven)[0]
+    return standing(_definition(storage, sweep), [record], is_driven=is_driven)[0]
+
+
+def _definition(storage: Storage, name: str) -> Sweep | None:
+    """Return the definition of a sweep; None where it cannot be read, which keeps no trial from being shown."""
+    try:
+        return find_definition(storage, name)
+    except DamagedRecordError:
+        return None
 
 
 def _standing_alone(storage: Storage, record: TrialRecord) -> TrialRecord:
@@ -65,12 +74,14 @@ def _standing_alone(storage: Storage, record: TrialRecord) -> TrialRecord:
 
 
 def described(record: TrialRecord) -> str:
-    """Return what a trial is called that `standing` has returned: its status, or a word that says more."""
+    """Return what a trial is called that `standing` has returned: its status, or a word that says what becomes of
+    it."""
+    if record.status.is_final:
+        return str(record.status)
     if record.is_superseded:
         return SUPERSEDED
     last = record.attempts[-1].number if record.attempts else 0
-    is_waiting = record.status in (Status.INTERRUPTED, Status.PENDING)
-    if is_waiting and any(retry.after_attempt == last for retry in record.retries):
+    if record.status is not Status.RUNNING and any(retry.after_attempt == last for retry in record.retries):
         return TO_BE_RETRIED
     return str(record.status)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.index import load_definition, sweep_name, sweep_names
 from orchestrator.records.schema import TrialRecord
-from orchestrator.records.state import read_standing
+from orchestrator.records.state import described, read_standing
 from orchestrator.resources.usage import spending
 from orchestrator.results.report.escape import csv_cell, latex
 from orchestrator.storage import Storage, existing_storage
@@ -30,10 +30,9 @@ RESULT_COLUMNS = ("split", "items", "supervision_steps", "weights", "num_paramet
 def load_results(sweep: Sweep | str | None = None, storage: Storage | str | Path = "runs") -> pd.DataFrame:
     """Load every trial of a sweep, or of all sweeps of a storage, finished or not.
 
-    Columns: sweep, trial_id, stage, family, status, superseded (by a trial with more steps), reason, step, seed,
-    benchmark, fingerprint; the final metrics (`exact_accuracy` between 0 and 1, ...) and what they took; attempts,
-    started_s, gpu_type, gpu_hours, usd; then every setting by its path. What a trial does not have is missing (NaN or
-    None).
+    Columns: sweep, trial_id, stage, family, status, reason, step, seed, benchmark, fingerprint; the final metrics
+    (`exact_accuracy` between 0 and 1, ...) and what they took; attempts, started_s, gpu_type, gpu_hours, usd; then
+    every setting by its path. What a trial does not have is missing (NaN or None).
 
     Raises:
         SweepError: no such sweep.
@@ -59,8 +58,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "trial_id": record.trial_id,
         "stage": record.stage,
         "family": record.family,
-        "status": str(record.status),
-        "superseded": record.is_superseded,
+        "status": described(record),
         "reason": record.reason,
         "step": record.step,
         "seed": record.config.seed,

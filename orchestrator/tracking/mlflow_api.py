@@ -86,7 +86,7 @@ class RunWriter:
         return left
 
     def _set_status(self, run: Run, content: RunContent) -> None:
-        if run.status == content.status:
+        if run.status == content.status != "KILLED":  # one that was resumed and killed again ended later
             return
         if content.status in ENDED:
             self._client.set_terminated(run.run_id, content.status, milliseconds(content.ended_s))

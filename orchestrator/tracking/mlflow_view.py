@@ -226,7 +226,7 @@ def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
         "sweep": record.sweep,
         "stage": record.stage,
         "family": record.family,
-        "status": str(record.status) if record.status.is_final else described(record),
+        "status": described(record),
         "step": record.step,
         "attempts": len(record.attempts),
         "benchmark": record.dataset.benchmark,

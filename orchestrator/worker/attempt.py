@@ -20,7 +20,7 @@ import resource
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -208,8 +208,8 @@ class _Attempt:
         self._step = event.step
         self._stop_time.take(event)
         match event:
-            case events.Started(started_from=started_from):
-                self._announce(self._writer, started_from)
+            case events.Started(started_from=started_from, skipped=skipped):
+                self._announce(self._writer, started_from, skipped)
             case events.Trained(metrics=metrics):
                 self._add("train", metrics)
                 self._add(SYSTEM_SPLIT, self._metrics.due())
@@ -274,14 +274,15 @@ class _Attempt:
         )
         self._writer.end(end)
 
-    def _announce(self, writer: TrialWriter, started_from: str = "") -> None:
+    def _announce(self, writer: TrialWriter, started_from: str = "", skipped: Sequence[str] = ()) -> None:
         """Write the start of the attempt. If the storage refused it before, it is repeated as it was."""
         if self._start is None:
             where = {**provenance.describe(self._device), "gpu_count": self._gpu_count, **self._job.placement}
             run = {"num_threads": self._config.runtime.num_threads, "processes": self._job.processes}
             self._started_s, self._started_wall_s = time.monotonic(), time.time()
             start = {**where, **run, "from_step": self._step, "started_s": self._started_wall_s}
-            self._start = AttemptStart.parse({**start, "started_from": started_from})
+            more = {"skipped": skipped} if skipped else {}
+            self._start = AttemptStart.parse({**start, "started_from": started_from, **more})
         writer.start(self._start)
         self._is_announced = True
 

@@ -172,8 +172,10 @@ def test_a_stopped_process_is_reported_once_with_what_continues_it(
 class TestLostMachines:
     def test_a_lost_trial_goes_again_and_ends_once(self, run: Run, storage: Storage) -> None:
         deeds = {1: "vanish", 2: "lose", 3: "vanish", 4: "leave"}
-        ran, _, _ = run(study(resources=on("L40S|H100")), lambda trial, start: deeds.get(start, "finish"))
+        ran, _, seen = run(study(resources=on("L40S|H100")), lambda trial, start: deeds.get(start, "finish"))
         assert ran.status is SweepStatus.COMPLETE
+        again = [text for text in seen.messages if "runs again" in text]
+        assert len(again) == 3 * 8 and "T=1 n=1 seed 0 runs again: lost: RuntimeError: exit code 1" in again
         found = records(storage)
         assert len(found) == 8 and all(record.status is Status.FINISHED for record in found)
 

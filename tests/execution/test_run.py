@@ -247,6 +247,10 @@ def test_ray_that_is_killed_ends_the_driver_with_the_command_that_resumes(name: 
     assert driver.returncode == 3, err
     assert f"Ray's {name} on this machine has died" in out and "trm sweep resume grid" in out
     assert "Traceback" not in err
+    # Two lines of ours, without Ray's own reports: these are in the log of the driver.
+    assert len(out.split("\n")) <= 4 and "(raylet)" not in out + err and "auth-token" not in out + err, out + err
+    said = (storage / "sweeps" / "grid" / "driver.log").read_text()
+    assert name != "raylet" or said.count("Ray reports: Raylet is terminated") == 1
     wait_until_ended(children)
     assert not (storage / "sweeps" / "grid" / "lock.json").exists()
 

@@ -75,7 +75,7 @@ def test_a_complete_sweep_that_was_extended_and_not_run_yet_is_no_difference(
     assert call(capsys, "verify", *options)[:2] == (0, "depth: 3 trials, 78 points, each exactly once\n")
     write_record(storage, record(3, steps=3))
     code, out, _ = call(capsys, "verify", *options)
-    assert code == 1 and "depth: status: FINISHED instead of RUNNING" in out
+    assert code == 1 and "depth: status: FINISHED instead of KILLED" in out
 
 
 def test_verify_says_what_is_missing_or_doubled_and_ends_with_1(

@@ -21,6 +21,7 @@ import torch
 
 from orchestrator.records import writer
 from orchestrator.records.datasets import provide
+from orchestrator.records.events import trial_events
 from orchestrator.records.index import trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
@@ -320,6 +321,18 @@ def test_damaged_checkpoint_of_a_shorter_trial_is_passed_over(tmp_path: Path, ca
     assert record.status is Status.FINISHED and record.attempts[0].start.from_step == 0
     assert record.curve("exact_accuracy")[-1][0] == 8
     assert "step-00000004.safetensors is not usable" in caplog.text
+
+
+def test_a_trial_says_which_damaged_checkpoints_it_skipped(tmp_path: Path) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config(**{"train.max_steps": 12, "runtime.evaluate_every": 4}))
+    steps = iter(range(100))
+    assert go(job, lambda: next(steps) > 5)[1].status is Status.INTERRUPTED
+    *_, newest = sorted(tmp_path.glob("sweeps/*/trials/*/checkpoints/step-*"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    _, record = go(job)
+    assert record.status is Status.FINISHED and record.attempts[1].start.skipped == (newest.name,)
+    told = [event.text for event in trial_events([record]) if event.kind == "started"]
+    assert not told[0].endswith("damaged") and told[1].endswith(f"(attempt 2); skipped as damaged: {newest.name}")
 
 
 ON_CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9999 bytes"

@@ -74,6 +74,11 @@ class RunCheckpoints:
             self._base, self._bases = base_of(stored, name_of(found.step)), dict(stored["needed"])
         return found
 
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Return the damaged checkpoints that `restore` has skipped, until they are replaced."""
+        return tuple(sorted(self._damaged))
+
     def write(self, checkpoint: Checkpoint) -> Written:
         """Write a checkpoint, and before it the base of its table where a new one is due."""
         name, header, tensors, base_bytes = name_of(checkpoint.step), checkpoint.header, checkpoint.tensors, 0

@@ -16,6 +16,8 @@ class Started:
     resumed: bool
     started_from: str = ""
     """Which weights of which checkpoint training begins with (`train.start_from`); empty if it resumes."""
+    skipped: tuple[str, ...] = ()
+    """Newer checkpoints that are damaged."""
 
 
 @dataclass(frozen=True, slots=True)

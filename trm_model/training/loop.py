@@ -186,7 +186,8 @@ def _begin(trainer: Trainer, kept: RunCheckpoints, start: CheckpointStore | None
     progress = _Progress() if found is None else _Progress.of(found.header["progress"])
     if found is None and address is not None:
         started_from = trainer.start_from(read_start(address, start))
-    return progress, Started(trainer.step, trainer.flat.num_parameters, found is not None, started_from)
+    is_resumed, skipped = found is not None, kept.skipped
+    return progress, Started(trainer.step, trainer.flat.num_parameters, is_resumed, started_from, skipped)
 
 
 def _check_same_step(trainer: Trainer) -> None:

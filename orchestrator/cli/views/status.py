@@ -21,7 +21,7 @@ from orchestrator.records.index import load_definitions, resume_command
 from orchestrator.records.progress import format_counts
 from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import TrialRecord
-from orchestrator.records.state import described
+from orchestrator.records.state import SUPERSEDED, described
 from orchestrator.records.stored import Damaged
 from orchestrator.storage import Storage, storage_to_read
 from orchestrator.sweep.fitted_table import Column, fit, hidden_note
@@ -80,7 +80,7 @@ def _row(state: SweepState, record: TrialRecord) -> dict[str, Any]:
         "family": record.family,
         "seed": record.config.seed,
         "status": str(record.status),
-        "state": described(record),
+        "state": SUPERSEDED if record.is_superseded else described(record),
         "step": record.step,
         "max_steps": record.config.train.max_steps,
         metric: value,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator.records.rows import Columns, columns_of
 from orchestrator.records.schema import TrialRecord
+from orchestrator.records.state import described
 from orchestrator.results.report.trial_plots import MAX_LINES, evenly, leading
 from orchestrator.results.report.views import MAX_CURVE_POINTS, Study, TrialView
 
@@ -121,7 +122,7 @@ def _trial_row(trial: TrialView, settings: Sequence[str], is_lead: bool) -> dict
         "family": trial.family,
         "seed": trial.seed,
         "kind": trial.variant if trial.variant in ("trm", "hrm", "direct") else "other",
-        "status": trial.state,
+        "status": described(trial.record),
         "step": trial.step,
         "score": None if trial.score is None else round(trial.score, 2),
         "split": trial.split,

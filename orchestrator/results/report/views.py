@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.records.state import described
 from orchestrator.results.leaderboard import label, settings_of
 from orchestrator.sweep.settings import flatten
 from trm_model.config import ALIASES, TrialConfig
@@ -39,11 +38,6 @@ class TrialView:
     status: Status
     step: int
     record: TrialRecord
-
-    @property
-    def state(self) -> str:
-        """Return what the trial is called; a score that counts is that of a finished one, superseded or not."""
-        return str(self.status) if self.complete else described(self.record)
 
     @property
     def complete(self) -> bool:
