@@ -7,6 +7,7 @@ sweeps here, so that all of them say the same.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from orchestrator.records.stored import DamagedRecordError
 from orchestrator.storage import Storage
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
+
+logger = logging.getLogger(__name__)
 
 SUPERSEDED = "superseded"
 """A trial that a definition with more steps has replaced by a longer one."""
@@ -45,6 +48,14 @@ def read_standing(storage: Storage, name: str) -> SweepRecords:
     is_driven = driver_of(sweep_folder(storage, name)) is not None  # first: records are complete when it has exited
     found = read_sweep(storage, name)
     return found._replace(trials=standing(_definition(storage, name), found.trials, is_driven=is_driven))
+
+
+def standing_trials(storage: Storage, name: str) -> list[TrialRecord]:
+    """Return every trial of a sweep whose record can be read, as it stands now; the log names the other files."""
+    found = read_standing(storage, name)
+    for each in found.damaged:
+        logger.warning("skipped %s", each)
+    return found.trials
 
 
 def find_standing(storage: Storage, address: str) -> TrialRecord:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.index import load_definition, sweep_name, sweep_names
 from orchestrator.records.schema import TrialRecord
-from orchestrator.records.state import described, read_standing
+from orchestrator.records.state import described, standing_trials
 from orchestrator.resources.usage import spending
 from orchestrator.results.report.escape import csv_cell, latex
 from orchestrator.storage import Storage, existing_storage
@@ -42,7 +42,7 @@ def load_results(sweep: Sweep | str | None = None, storage: Storage | str | Path
     if sweep is not None:
         load_definition(store, sweep_name(sweep))
     names = sweep_names(store) if sweep is None else [sweep_name(sweep)]
-    return frame_of(record for name in names for record in read_standing(store, name).trials)
+    return frame_of(record for name in names for record in standing_trials(store, name))
 
 
 def frame_of(records: Iterable[TrialRecord]) -> pd.DataFrame:
