@@ -80,6 +80,12 @@ def submission_config(
     return configure(replace_settings(TrialConfig.parse(plain), own), settings or {})
 
 
+def is_submission(config: TrialConfig) -> bool:
+    """Return whether a run answers a challenges file: `submission_config` made its configuration."""
+    source = config.data.source or ""
+    return config.train.start_from is not None and source.endswith(ENDING) and config.evaluation.max_puzzles == 1
+
+
 def submit(
     config: TrialConfig,
     storage: Storage | str | Path = "runs",

@@ -111,6 +111,27 @@ def test_train_from_a_file_a_trial_and_the_same_content_elsewhere(
     assert newest in {trial.trial_id for trial in read_trials(open_storage("runs"), "train")}
 
 
+def test_last_is_the_same_run_when_a_command_is_repeated(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`last` passes over the runs that the command itself began, and over runs without a checkpoint."""
+    storage = open_storage(str(shutil.copytree(trained, trained.parent / "repeated")))
+    (first,) = read_trials(storage, "train")
+    words = [*TRAIN, "--storage", storage.url, "--from"]
+    bare = train(tiny_config(**{"train.max_steps": 2}), storage, callbacks=())
+    shutil.rmtree(Path(bare.location) / "checkpoints")
+    assert call(capfd, *words, "train/last")[0] == 0
+    (warm,) = [each for each in read_trials(storage, "train") if each.config.train.start_from]
+    assert f"trials/{first.trial_id}/" in (warm.config.train.start_from or "")
+    code, _, err = call(capfd, *words, "train/last")
+    assert code == 0 and "nothing was run" in err and len(read_trials(storage, "train")) == 3
+    assert call(capfd, *words, "train/last", "--seed", "5")[0] == 0, "another command takes the new run"
+    ids = {each.trial_id: each.config.train.start_from for each in read_trials(storage, "train")}
+    assert len(ids) == 4 and any(f"trials/{warm.trial_id}/" in (start or "") for start in ids.values())
+    for identity in ids.keys() - {warm.trial_id}:
+        shutil.rmtree(Path(storage.url) / f"sweeps/train/trials/{identity}")
+    code, _, err = call(capfd, *words, "train/last")
+    assert code == 2 and "this command began every run of 'train' that has a checkpoint" in err
+
+
 def test_interrupted_run_resumes_after_its_file_is_gone(start: Path, tmp_path: Path) -> None:
     config = configure(tiny_config(), {"train.start_from": "start.safetensors"})
 
@@ -206,6 +227,7 @@ def test_every_kind_of_sweep_takes_the_setting_relative_to_its_file(
         ("train --from http://127.0.0.1:9/x", "cannot read http://127.0.0.1:9/x"),
         ("train --freeze netwrk", "train.freeze"),
         ("train --freeze network --set train.freeze=none", "given twice"),
+        ("train --from start.safetensors --set train.start_from=start.safetensors", "given twice"),
         ("train --from start.safetensors", "--set model.hidden_size=16"),
         ("sweep plan --recipe sudoku-mini --vary T=1,2 --set train.start_from=none.safetensors", "is not there"),
         ("sweep plan --recipe sudoku-mini --vary T=1,2 --set train.start_from=text.txt", "is not a checkpoint"),

@@ -98,6 +98,17 @@ def test_challenges_without_answers_become_a_submission_that_held_back_answers_s
     require_valid(json.loads(Path("other.json").read_bytes()))
 
 
+def test_repeated_command_writes_the_same_file(trained: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`train/last` is the run before, not what the first submission trained."""
+    shutil.copytree(trained.parents[5], "runs")
+    words = ["submit", "arc-agi_test_challenges.json", "--from", "train/last", "--max-steps", "2"]
+    assert call(capfd, *words)[0] == 0
+    first = Path("submission.json").read_bytes()
+    code, _, err = call(capfd, *words)
+    assert code == 0 and "nothing was run" in err and Path("submission.json").read_bytes() == first
+    assert len(read_trials(open_storage("runs"), "train")) == 2
+
+
 def test_score_counts_either_attempt_and_whole_tasks(folder: Path) -> None:
     wrong = [[1]]
     answers = {
