@@ -132,9 +132,9 @@ def _provide_start(config: TrialConfig, storage: Storage) -> str:
     address = config.train.start_from
     if address is None:
         return ""
-    provide_start(storage, address)
     header, where = start_header(storage, address), short_start(address)
     check_start(config.model, header, where, **shape_of(config))
+    provide_start(storage, address)
     return f"; starting from the {start_kind(header)} of {where}"
 
 
