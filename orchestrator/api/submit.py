@@ -26,7 +26,7 @@ from trm_data.puzzles.arc import as_grid
 from trm_data.puzzles.kinds import KINDS, kind_that_reads
 from trm_data.sources.arc import read_tasks
 from trm_data.sources.files import parse_address
-from trm_model.checkpoints.start import read_start
+from trm_model.checkpoints.start import read_start_head
 from trm_model.config import EvaluationConfig, TrialConfig
 from trm_model.start_file import SETTING, pin_start
 
@@ -84,7 +84,7 @@ def submission_config(
         named = ", ".join(without[:MAX_NAMED])
         logger.warning("left out, without test inputs: %s", named)
     address = pin_start(str(start), Path.cwd())
-    header = read_start(address).header
+    header = read_start_head(address).header
     base = TrialConfig.parse(header["config"], str(start))
     data: dict[str, Any] = {"source": str(challenges.resolve()), "num_validation": 0}
     data |= {"benchmark": _benchmark(base.data.benchmark, header, str(start))}

@@ -17,7 +17,7 @@ from orchestrator.records.datasets import provide
 from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.records.start_weights import provide_start, start_header
+from orchestrator.records.start_weights import provide_start, start_head
 from orchestrator.resources.runtime import ASSUMED_CORE_FLOPS
 from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
@@ -30,11 +30,10 @@ from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from trm_data import Dataset
 from trm_model import cost
-from trm_model.checkpoints.start import check_start, start_kind
+from trm_model.checkpoints.start import check_head, start_kind
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.model.recursion import load_recursion
-from trm_model.start_file import short_start
 from trm_model.training.launch import check_processes
 
 LONG_SCORING_S = 60.0
@@ -132,10 +131,10 @@ def _provide_start(config: TrialConfig, storage: Storage) -> str:
     address = config.train.start_from
     if address is None:
         return ""
-    header, where = start_header(storage, address), short_start(address)
-    check_start(config.model, header, where, **shape_of(config))
+    head = start_head(storage, address)
+    check_head(config.model, head, **shape_of(config))
     provide_start(storage, address)
-    return f"; starting from the {start_kind(header)} of {where}"
+    return f"; starting from the {start_kind(head.header)} of {head.where}"
 
 
 def _announcement(config: TrialConfig, dataset: Dataset, location: str) -> str:

@@ -318,9 +318,9 @@ def _provide_starts(sweep: Sweep, records: Iterable[TrialRecord], storage: Stora
     if addresses := starts_of([sweep.plain(), *unfinished]):
         from orchestrator.records.start_weights import check_starts, provide_start  # imports torch
 
+        check_starts(sweep, storage, is_stored=is_stored)
         for address in addresses:
             provide_start(storage, address, is_stored=is_stored)
-        check_starts(sweep, storage)
 
 
 def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from tests.support.infra import in_a_thread
 from tests.support.llm import TRM
 from tests.support.sweeps import TINY, set_options, tiny_config
 from trm_data.errors import ConfigError, UserError
-from trm_model.checkpoints.store import LocalCheckpoints, newest_checkpoint
+from trm_model.checkpoints.store import LocalCheckpoints, newest_checkpoint, pack, unpack
+from trm_model.checkpoints.table_deltas import TABLE
 
 TRAIN = ["train", "--recipe", "sudoku-mini", *set_options(TINY), "--max-steps", "4"]
 
@@ -246,6 +247,50 @@ def test_mistake_is_one_line_before_anything_runs(
     assert code == 2 and not out, out + err
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], err
     assert not list((tmp_path / "runs").glob("sweeps/*/*"))
+
+
+def changed(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> bytes:
+    """A checkpoint file with other tensors."""
+    found = unpack(file.read_bytes())
+    tensors = dict(found.tensors)
+    change(tensors)
+    return pack(tensors, found.header)
+
+
+def _without_head(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["model/halt_head"]
+
+
+def _without_rows(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[TABLE] = tensors[TABLE][:0]
+
+
+def _narrow(tensors: dict[str, torch.Tensor]) -> None:
+    for name in list(tensors):
+        if name.endswith("/answer_head"):
+            tensors[name] = tensors[name][:, :1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.read_bytes()[:-1], "is damaged: its tensors have "),
+        (lambda file: file.read_bytes()[:100], "is not a checkpoint of this program"),
+        (lambda file: file.read_bytes() + b"x", "is damaged: its tensors have "),
+        (lambda file: file.read_bytes()[:-1] + b"x", "is damaged: its tensors do not match their checksum"),
+        (lambda file: changed(file, _without_head), "has no tensor halt_head"),
+        (lambda file: changed(file, _without_rows), "has a tensor of shape (0, 16) as puzzle_embedding.weight"),
+        (lambda file: changed(file, _narrow), "has a tensor of shape (6, 1) as answer_head"),
+    ],
+)
+def test_damaged_file_is_one_line_before_anything_is_written(
+    damage: Callable[[Path], bytes], message: str, start: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start.write_bytes(damage(start))
+    code, out, err = call(capfd, *TRAIN, "--storage", "runs", "--from", "start.safetensors")
+    lines = [line for line in err.splitlines() if not line.startswith("starting ")]
+    assert code == 2 and not out and len(lines) == 1 and message in lines[0], err
+    assert not Path("runs").exists() or not list(Path("runs").iterdir())
 
 
 def test_weights_come_from_the_hub_once_and_then_from_the_storage(
