@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -35,6 +36,8 @@ from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.model.recursion import load_recursion
 from trm_model.training.launch import check_processes
+
+logger = logging.getLogger(__name__)
 
 LONG_SCORING_S = 60.0
 """Scoring that takes longer than this on a CPU, and than three times the training, is announced."""
@@ -99,6 +102,8 @@ def train(
         family = config.recipe or "train"
         trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
         write_head(folder, config, head_of(trial, dataset))
+        if config.train.start_from is not None:  # again: what nothing named yet may have been deleted
+            provide_start(store, config.train.start_from)
         is_finished = folder.exists("result.json")  # before its record is read, which then has the result
         record = read_trial(store, SINGLE_RUNS, identity)
         report: TrialReport | None = None
@@ -130,6 +135,8 @@ def _provide_start(config: TrialConfig, storage: Storage) -> str:
     """
     address = config.train.start_from
     if address is None:
+        if config.train.freezes_network:
+            logger.warning("train.freeze=network without train.start_from: embeddings of a random network are trained")
         return ""
     head = start_head(storage, address)
     check_head(config.model, head, **shape_of(config))

@@ -85,13 +85,14 @@ def run_sweep(
     reader = SweepReader(storage, sweep.name)
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
-    _provide_starts(sweep, known, storage, is_stored=is_stored)
+    starts = _provide_starts(sweep, known, storage, is_stored=is_stored)
     require_earlier(sweep, storage)
     replay = replay_of(sweep, folder, options.replay, storage, has_begun=bool(known))
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
     require_budget_for_one(choice.sweep, options.budget, known)
     with _held(storage, sweep.name, recorded) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         _write_definition(folder, sweep, replay)
+        _provide(starts, storage, is_stored=is_stored)  # again: what nothing named yet may have been deleted
         library = Library(storage, lambda *progress: events.send("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
@@ -308,19 +309,26 @@ def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
         load_class(address, role)
 
 
-def _provide_starts(sweep: Sweep, records: Iterable[TrialRecord], storage: Storage, *, is_stored: bool) -> None:
-    """Copy the checkpoints that trials start from into the storage.
+def _provide_starts(sweep: Sweep, records: Iterable[TrialRecord], storage: Storage, *, is_stored: bool) -> list[str]:
+    """Copy the checkpoints that trials start from into the storage, and return their addresses.
 
     Raises:
         UserError: one cannot be read, or has the weights of another model.
     """
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
     if addresses := starts_of([sweep.plain(), *unfinished]):
-        from orchestrator.records.start_weights import check_starts, provide_start  # imports torch
+        from orchestrator.records.start_weights import check_starts  # imports torch
 
         check_starts(sweep, storage, is_stored=is_stored)
-        for address in addresses:
-            provide_start(storage, address, is_stored=is_stored)
+    _provide(addresses, storage, is_stored=is_stored)
+    return addresses
+
+
+def _provide(addresses: Iterable[str], storage: Storage, *, is_stored: bool) -> None:
+    for address in addresses:
+        from orchestrator.records.start_weights import provide_start  # imports torch
+
+        provide_start(storage, address, is_stored=is_stored)
 
 
 def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from orchestrator.errors import SweepError
 from orchestrator.records.index import DEFINITION, load_definition, load_definitions, read_definition, sweep_folder
+from orchestrator.records.retention import delete_stored, unused_weights
 from orchestrator.records.unfinished import MARK, Mark, held, require_finished
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.base import to_json_bytes
@@ -21,7 +22,8 @@ from trm_data.errors import is_out_of_space
 def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | None = None) -> int:
     """Delete all records of a sweep, checkpoints included; return the number of files.
 
-    Datasets stay, and so do trials of other sweeps that reused results of this one: they hold copies.
+    So are the weights in the storage that nothing else starts from. Datasets stay, and so do trials of other sweeps
+    that reused results of this one: they hold copies.
 
     Args:
         tracker: called with the name before anything is deleted, to delete the sweep there; what it raises leaves the
@@ -41,7 +43,7 @@ def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | N
         folder.delete_many(keys)
         folder.delete(MARK)
     storage.remove_leftovers(f"sweeps/{name}")
-    return len(keys)
+    return len(keys) + delete_stored(storage, unused_weights(storage))
 
 
 def _write_mark(folder: Storage, mark: Mark) -> None:

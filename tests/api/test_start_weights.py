@@ -249,6 +249,13 @@ def test_mistake_is_one_line_before_anything_runs(
     assert not list((tmp_path / "runs").glob("sweeps/*/*"))
 
 
+def test_frozen_network_without_weights_is_warned_of(start: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = [*TRAIN[:-1], "1", "--storage", "runs", "--freeze", "network"]
+    for more, count in (([], 1), (["--from", "start.safetensors"], 0)):
+        code, _, err = call(capfd, *words, *more)
+        assert code == 0 and err.count("train.freeze=network without train.start_from") == count, err
+
+
 def changed(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> bytes:
     """A checkpoint file with other tensors."""
     found = unpack(file.read_bytes())

@@ -145,7 +145,8 @@ def prune(
 ) -> None:
     """Delete the least useful checkpoints until the rest fits. Results and records stay; a running sweep is left alone.
 
-    Failed trials and older copies go first, the last checkpoints of finished trials at the end and after a question.
+    Weights that nothing starts from any more, failed trials and older copies go first, the last checkpoints of finished
+    trials at the end and after a question.
 
     Examples:
 
@@ -239,11 +240,14 @@ def delete(
 ) -> None:
     """Delete a sweep that does not run: its records, its checkpoints and its runs in MLflow. Datasets stay.
 
+    Weights in the storage that nothing else starts from are deleted, too.
+
     Example: trm sweep delete demo
     """
     from orchestrator.api.lifecycle import delete_sweep
     from orchestrator.cli.views.console import confirm, out
     from orchestrator.records.index import load_definition
+    from orchestrator.records.retention import unused_weights
     from orchestrator.storage import open_storage
     from orchestrator.sweep.text import num_bytes, plural
 
@@ -251,8 +255,12 @@ def delete(
     sizes = store.sizes(f"sweeps/{name}")
     if not sizes and not store.is_blocked(f"sweeps/{name}/sweep.json"):
         load_definition(store, name)
-    what = f"{plural(len(sizes), 'file')}, {num_bytes(sum(sizes.values()))}, and its runs in MLflow"
     if not yes:
+        weights = unused_weights(store, without=name)
+        files = len(sizes) + sum(1 + len(one.shared) for one in weights)
+        freed = sum(sizes.values()) + sum(one.num_bytes for one in weights)
+        also = f", {plural(len(weights), 'checkpoint')} that no other sweep starts from" if weights else ""
+        what = f"{plural(files, 'file')}, {num_bytes(freed)}{also}, and its runs in MLflow"
         out.print(f"sweep {name}: {what}")
         confirm("Delete all of it?", f"sweep {name!r} was not deleted")
     files, runs = delete_sweep(name, store, tracking=tracking)
