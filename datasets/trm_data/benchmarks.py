@@ -258,6 +258,15 @@ def resolve_benchmark(name: str) -> Benchmark:
     raise ConfigError(f"unknown benchmark {name!r}", nearest(name, [*CATALOGUE, *(each.name for each in plugins())]))
 
 
+def find_benchmark(name: str) -> Benchmark | None:
+    """Return the benchmark that a record names; None where it is a kind of one's own whose code is not trusted or not
+    installed here, or fails."""
+    try:
+        return resolve_benchmark(name)
+    except ConfigError:
+        return None
+
+
 def has_tasks(name: str) -> bool:
     """Return whether the puzzles of a benchmark are ARC tasks. Loads no code: kinds of one's own have none."""
     return name in CATALOGUE and CATALOGUE[name].has_tasks
