@@ -236,6 +236,14 @@ CATALOGUE = {
 }
 
 
+_MAZE_NAME = re.compile(r"maze-(unique-)?(\d{1,3})x(\d{1,3})")
+
+
+def is_built_in_name(name: str) -> bool:
+    """Return whether `resolve_benchmark` takes a name for one of this package, so that no other kind can have it."""
+    return name in CATALOGUE or _MAZE_NAME.fullmatch(name) is not None
+
+
 def resolve_benchmark(name: str) -> Benchmark:
     """Return the benchmark called `name`; `maze-NxN` and `maze-unique-NxN` exist for every side. It may be a kind of
     one's own.
@@ -245,7 +253,7 @@ def resolve_benchmark(name: str) -> Benchmark:
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
-    if (found := re.fullmatch(r"maze-(unique-)?(\d{1,3})x(\d{1,3})", name)) is not None:
+    if (found := _MAZE_NAME.fullmatch(name)) is not None:
         side, least = int(found[2]), 9 if found[1] else MAZE_SIDES[0]  # few smaller mazes have only one path
         if found[2] != found[3] or not least <= side <= MAZE_SIDES[1]:
             raise ConfigError(f"{name}: mazes are square, of {least} to {MAZE_SIDES[1]} cells a side")

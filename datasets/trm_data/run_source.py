@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import linecache
 import sys
+import traceback
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from trm_data.errors import ConfigError, UserError
+from trm_data.errors import ConfigError, UserError, first_line
 
 
 class Source(NamedTuple):
@@ -18,6 +19,13 @@ class Source(NamedTuple):
     path: str
     text: str
     sha256: str
+
+
+def told(error: BaseException, file: str | None) -> str:
+    """Return one line: type and message of an error of a user's code, and the last line of its file that was run."""
+    passed = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    where = f" ({Path(file).name}:{passed[-1]})" if file and passed else ""
+    return f"{type(error).__name__}: {first_line(error)}{where}"
 
 
 _executing: set[str] = set()
@@ -44,7 +52,7 @@ def execute(source: Source) -> ModuleType:
         del sys.modules[module.__name__]
         if isinstance(error, UserError):
             raise
-        raise ConfigError(f"{source.path} fails: {type(error).__name__}: {error}", "Correct the file") from error
+        raise ConfigError(f"{source.path} fails: {told(error, source.path)}", "Correct the file") from error
     finally:
         _executing.discard(source.sha256)
     return module

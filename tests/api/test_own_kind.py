@@ -64,6 +64,18 @@ def test_trained_solved_and_evaluated(folder: Path, capsys: pytest.CaptureFixtur
     assert train(tiny(), "runs", callbacks=()).record.trial_id != done.record.trial_id
 
 
+def test_code_that_fails_on_an_answer_ends_the_run_with_its_kind_method_and_line(folder: Path) -> None:
+    fails = (
+        "        if not ((question == BLANK) | (question == answer)).all():\n            raise IndexError('bad cell')\n"
+    )
+    text = latin().replace("        kept = ", f"{fails}        kept = ")
+    (folder / "latin.py").write_text(text)
+    done = train(tiny(), "runs", callbacks=())
+    line = text.splitlines().index("            raise IndexError('bad cell')") + 1
+    assert done.status is Status.FAILED
+    assert f"is_valid of the puzzle kind latin-4x4 fails: IndexError: bad cell (latin.py:{line})" in done.reason
+
+
 def test_sweep_compares_ranks_and_shows_it(folder: Path) -> None:
     sweep = Sweep(name="own", base=tiny(), space={"T": choice(1, 2)})
     assert plan(sweep, "runs").datasets[0].benchmark.startswith("Latin@")

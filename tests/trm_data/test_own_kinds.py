@@ -154,6 +154,31 @@ def test_commands_take_the_file_and_trust_it_when_it_is_named(folder: Path, caps
         ("other.py:NoPair", "no pair of inputs and labels"),
         ("other.py:Few", "gives only 4 different puzzles, and 24 are asked for"),
         ("other.py:Wrong", "copy, example 0: the label does not solve the puzzle"),
+        ("other.py:Quits", r"Quits@.* fails: SystemExit: 0 \(other.py:\d+\)"),
+        ("other.py:Exits", r"generate of the puzzle kind copy fails: SystemExit: 0 \(other.py:\d+\)"),
+        ("other.py:Judges", r"is_valid of the puzzle kind copy fails: IndexError: bad cell \(other.py:\d+\)"),
+        ("other.py:Ends", r"is_valid of the puzzle kind copy fails: SystemExit: 5"),
+        ("other.py:Writes", r"is_valid .* copy fails: .*read-only \(other.py:\d+\). .*write into a copy"),
+        ("other.py:WritesAll", r"valid of the puzzle kind copy fails: .*read-only"),
+        ("other.py:Silent", "is_valid of the puzzle kind copy returned None, not True or False"),
+        ("other.py:Grids", r"is_valid .* returned an array of shape \(3, 3\) .*, not True or False"),
+        ("other.py:Single", r"valid .* copy returned an array of shape \(1,\) and type bool, not an array of 24 truth"),
+        ("other.py:Short", r"num_solutions .* returned an array of shape \(2,\) .*, not an array of 24 numbers"),
+        ("other.py:Text", "num_solutions of the puzzle kind copy returned an array of .* not an array of 24 numbers"),
+        ("other.py:Keyless", r"keys of the puzzle kind copy returned a list of 1, not a list of \d+ keys"),
+        ("other.py:Rising", "copy, symmetry 1 of 8, example 0: its label does not solve the puzzle that view gives"),
+        ("other.py:OneWay", "copy, symmetry 1 of 2, example 0: undo does not give back the label"),
+        (
+            "other.py:Views",
+            r"view of the puzzle kind copy returned a tuple of 2, not two arrays of whole numbers of shape",
+        ),
+        ("other.py:Orderless", "order must return 1 to"),
+        ("other.py:Tasks", "has_tasks and is_framed are for ARC only"),
+        ("other.py:Sizes", "there is no .* of 3x3 cells"),
+        ("other.py:Seven", "symbols, description, licence and rules must be texts"),
+        ("other.py:Unique", "its name is built in"),
+        ("other.py:Random", "generate of the puzzle kind copy gives other puzzles for the same seed"),
+        ("other.py:Ragged", "generate of the puzzle kind copy returned no arrays"),
         ("broken.py:Copy", "is not Python"),
         ("stops.py:Copy", "stops.py fails: ValueError: no"),
     ],
@@ -177,10 +202,38 @@ def test_bad_kind_is_one_line(text: str, words: str, folder: Path) -> None:
         "NoPair": "def generate(self, side, count, seed): return None",
         "Few": "def generate(self, side, count, seed): return (np.ones((4, 9), int) + np.eye(4, 9, dtype=int),) * 2",
         "Wrong": "def is_valid(self, question, answer): return False",
+        "Quits": "def __init__(self): raise SystemExit(0)",
+        "Exits": "def generate(self, side, count, seed): raise SystemExit(0)",
+        "Judges": "def is_valid(self, question, answer): raise IndexError('bad cell')",
+        "Ends": "def is_valid(self, question, answer): raise SystemExit(5)",
+        "Writes": "def is_valid(self, question, answer): question[:] = answer",
+        "WritesAll": "def valid(self, inputs, answers, labels, side): inputs[:] = answers",
+        "Silent": "def is_valid(self, question, answer): pass",
+        "Grids": "def is_valid(self, question, answer): return answer > 0",
+        "Single": "def valid(self, inputs, answers, labels, side): return np.ones(1, bool)",
+        "Short": "def num_solutions(self, inputs, side): return np.ones(2)",
+        "Text": "def num_solutions(self, inputs, side): return np.array(['x'] * len(inputs))",
+        "Keyless": "def keys(self, inputs, side): return [b'a']",
+        "Rising": "augmentation = 'dihedral'\n"
+        "    def is_valid(self, question, answer): return bool((answer == RISING).all())\n"
+        "    def generate(self, side, count, seed):\n"
+        "        inputs = super().generate(side, count, seed)[0]\n"
+        "        return inputs, np.array([RISING] * len(inputs))",
+        "OneWay": "def order(self, side): return 2\n"
+        "    def view(self, i, a, shapes, rows, codes, places, side): return 3 - i[rows], 3 - a[rows]\n"
+        "    def _undo(self, cells, codes, side): return cells if codes[0] else 3 - cells",
+        "Views": "def view(self, i, a, shapes, rows, codes, places, side): return i[rows], 0.5 * a[rows]",
+        "Orderless": "def order(self, side): return 0",
+        "Tasks": "has_tasks = True",
+        "Sizes": "sides = (5,)",
+        "Seven": "description = 7",
+        "Unique": "name = 'maze-unique-11x11'",
+        "Random": "def generate(self, side, count, seed): return super().generate(side, count, None)",
+        "Ragged": "def generate(self, side, count, seed): return [[1], [2, 3]], [[1]]",
     }
     own = "".join(f"class {name}(Copy):\n    {line}\n" for name, line in changes.items())
     empty = "class Empty(PuzzleKind):\n    name, side, symbols = 'empty', 3, '?ab'\n"
-    (folder / "other.py").write_text(f"{NEEDED}\n{own}\n{empty}\nclass Plain: ...\n")
+    (folder / "other.py").write_text(f"{NEEDED}\nRISING = [[1, 1, 2]] * 3\n{own}\n{empty}\nclass Plain: ...\n")
     with pytest.raises(UserError, match=words) as raised:
         build(DataRequest(benchmark=text, num_train=10, num_validation=4, num_test=10), folder / "data")
     assert "\n" not in str(raised.value) and not list(folder.glob("data/*"))
