@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from dataclasses import dataclass, replace
 
 from trm_data.config import DataRequest, Family
-from trm_data.errors import ConfigError, nearest
+from trm_data.errors import ConfigError, UserError, nearest
 from trm_data.own_kinds import own_kind, plugins
+
+logger = logging.getLogger(__name__)
 
 MOST_BLANKS = {4: 11, 6: 26, 9: 57}
 """Generated Sudoku, by side: beyond these, most random grids cannot be emptied so far, and a build would not end."""
@@ -286,8 +289,19 @@ def published_with(test_digest: str) -> Benchmark | None:
 
 
 def list_benchmarks() -> list[Benchmark]:
-    """Return every benchmark that can be built, in the order of the catalogue; then those of installed packages."""
-    return [*CATALOGUE.values(), *(resolve_benchmark(each.name) for each in plugins() if each.name not in CATALOGUE)]
+    """Return every benchmark that can be built, in the order of the catalogue; then those of installed packages, with
+    a warning for each that cannot be used."""
+    found = [*CATALOGUE.values()]
+    for point in plugins():
+        if is_built_in_name(point.name):
+            what = f"the puzzle kind {point.name} ({point.value}) is not used"
+            logger.warning("%s: its name is that of a benchmark of this project. Give it another one", what)
+            continue
+        try:
+            found.append(resolve_benchmark(point.name))
+        except UserError as error:
+            logger.warning("%s", error)
+    return found
 
 
 def complete(request: DataRequest) -> DataRequest:

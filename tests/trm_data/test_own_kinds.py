@@ -13,7 +13,7 @@ import pytest
 from tests.support.commands import call
 from tests.support.own_kinds import NAME, install, latin
 from trm_data import DataConfig, DataRequest, Dataset, build, draw, fingerprint, open_dataset, resolve_benchmark, verify
-from trm_data.dataset.manifest import UntrustedKindError
+from trm_data.dataset.manifest import UnknownKindError
 from trm_data.errors import ConfigError, DataError, UserError
 from trm_data.own_code import distrust_all
 
@@ -93,10 +93,10 @@ def test_identity_is_the_content_of_the_file_and_not_its_place(folder: Path) -> 
 def test_stored_dataset_runs_no_code_that_is_not_named(folder: Path) -> None:
     dataset = build(small(), folder / "data")
     distrust_all()
-    with pytest.raises(UntrustedKindError, match=f"Latin@.*Read {folder / 'latin.py'}, then add --trust"):
+    with pytest.raises(UnknownKindError, match=f"Latin@.*Read {folder / 'latin.py'}, then add --trust"):
         open_dataset(dataset.path)
     (folder / "latin.py").unlink()
-    with pytest.raises(UntrustedKindError, match=f"Read {dataset.path / 'kind.py'}, then add --trust"):
+    with pytest.raises(UnknownKindError, match=f"Read {dataset.path / 'kind.py'}, then add --trust"):
         verify(dataset.path)
     assert (dataset.path / "kind.py").read_text() == latin()
 
@@ -250,6 +250,7 @@ def package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the path, with a package that defines the kind of the page."""
     site = folder / "site"
     site.mkdir()
+    (site / "quits.py").write_text("raise SystemExit(0)")
     (site / "my_puzzles.py").write_text(latin() + "\nclass Renamed(Latin):\n    name = 'other'\n")
     monkeypatch.syspath_prepend(site)
     monkeypatch.delitem(sys.modules, "my_puzzles", raising=False)
@@ -266,12 +267,26 @@ def test_entry_point_is_a_benchmark(package: Path, capsys: pytest.CaptureFixture
         resolve_benchmark("latin-4x5")
 
 
-def test_dataset_says_which_package_it_lacks(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_points_that_cannot_be_used_are_a_warning_each(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = {"broken": "nothing:Latin", "ends": "quits:Latin", "maze-unique-11x11": "my_puzzles:Latin"}
+    install(package, {"latin-4x4": "my_puzzles:Latin", **bad})
+    code, out, err = call(capsys, "data", "list")
+    lines = [line for line in err.splitlines() if line.startswith("warning: the puzzle kind")]
+    assert code == 0 and "latin-4x4" in out and "sudoku-4x4" in out
+    assert [line.split()[4] for line in lines] == list(bad) and "name is that of a benchmark" in lines[-1]
+    assert resolve_benchmark("maze-unique-11x11").family == "maze"
+
+
+def test_dataset_says_which_package_it_lacks(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     install(package, {"latin-4x4": "my_puzzles:Latin"})
-    dataset = build(small("latin-4x4"), package / "data")
+    dataset = build(small("latin-4x4"), package.parent / "runs/datasets")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(package)])
     with pytest.raises(DataError, match="no kind of puzzle 'latin-4x4' here"):
         Dataset(dataset.path)
+    code, out, err = call(capsys, "data", "list")
+    assert code == 0 and "not opened: " in out and "no kind of puzzle 'latin-4x4' here" in out and "damaged" not in err
 
 
 @pytest.mark.parametrize(
@@ -280,6 +295,7 @@ def test_dataset_says_which_package_it_lacks(package: Path, monkeypatch: pytest.
         ("nothing:Latin", "cannot be imported: ModuleNotFoundError"),
         ("my_puzzles:BLANK", "is not a PuzzleKind"),
         ("my_puzzles:Renamed", "is named 'other'"),
+        ("quits:Latin", "cannot be imported: SystemExit: 0"),
     ],
 )
 def test_bad_entry_point_is_one_line(value: str, words: str, package: Path) -> None:

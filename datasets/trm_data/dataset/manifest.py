@@ -27,8 +27,8 @@ _OWN_KEYS = {"fingerprint", "builder_version"}
 _RESTORE = "Move the folder away and build the dataset again"
 
 
-class UntrustedKindError(DataError):
-    """Report a dataset whose puzzles only code that this process does not trust understands."""
+class UnknownKindError(DataError):
+    """Report a dataset whose puzzles only code understands that this process does not trust, or that is not here."""
 
 
 class Manifest(Settings):
@@ -127,11 +127,11 @@ def _require_kind(family: str, folder: Path) -> None:
     if not is_readable(family):
         file = Path(parse_address(family).path)
         known = file if file.is_file() else folder / KIND.file
-        raise UntrustedKindError(
+        raise UnknownKindError(
             f"{folder} has puzzles of the kind {short(family)}, whose code this command does not trust",
             f"Read {known}, then add --trust {known}",
         )
     try:
         kind_of(family)
     except ConfigError as error:
-        raise DataError(f"{folder}: {error.what}", error.remedy) from None
+        raise UnknownKindError(f"{folder}: {error.what}", error.remedy) from None

@@ -44,7 +44,7 @@ def list_(storage: StorageOption = "runs", trust: TrustOption = None, as_json: J
     from orchestrator.records.datasets import local_root
     from orchestrator.storage import open_storage
     from trm_data import list_benchmarks, open_dataset
-    from trm_data.dataset.manifest import UntrustedKindError
+    from trm_data.dataset.manifest import UnknownKindError
     from trm_data.errors import UserError
 
     root = local_root(open_storage(storage))
@@ -53,7 +53,7 @@ def list_(storage: StorageOption = "runs", trust: TrustOption = None, as_json: J
     for manifest in sorted(root.glob("[!.]*/manifest.json")):
         try:
             built.append(open_dataset(manifest.parent))
-        except UntrustedKindError as error:
+        except UnknownKindError as error:
             untrusted.append({"path": str(manifest.parent), "reason": str(error)})
         except UserError as error:
             damaged.append({"path": str(manifest.parent), "reason": str(error)})
