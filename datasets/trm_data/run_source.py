@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import linecache
+import shlex
 import sys
 import traceback
 from functools import cache
@@ -12,6 +14,8 @@ from typing import NamedTuple
 
 from trm_data.errors import ConfigError, UserError, first_line
 
+_LARGEST_BYTES = 10_000_000
+
 
 class Source(NamedTuple):
     """Hold a file whose code may be executed in this process."""
@@ -19,6 +23,20 @@ class Source(NamedTuple):
     path: str
     text: str
     sha256: str
+
+
+def trusting(path: Path | str) -> str:
+    """Return the option that trusts a file, for a message that says what to do, quoted for a shell."""
+    return f"add --trust {shlex.quote(str(path))}"
+
+
+def has_content(path: Path, sha256: str | None) -> bool:
+    """Return whether a file that a record names has the recorded content. Reads nothing longer than source files."""
+    try:
+        is_small = path.is_file() and path.stat().st_size <= _LARGEST_BYTES
+        return is_small and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def told(error: BaseException, file: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -129,6 +130,35 @@ def test_commands_take_the_file_and_trust_it_when_it_is_named(folder: Path, caps
         distrust_all()
         code, out, _ = call(capsys, "data", *words, "--trust", "latin.py")
         assert code == 0 and "not opened" not in out
+
+
+def test_printed_commands_name_the_file_quoted_and_work_as_they_are(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = folder / "my puzzles"
+    own.mkdir()
+    (own / "latin.py").write_text(latin())
+    _, out, _ = call(capsys, "data", "build", "my puzzles/latin.py:Latin", "--num-train", "40", "--num-test", "16")
+    hint = shlex.split(out.splitlines()[-1].partition("draw one: trm ")[2])
+    distrust_all()
+    assert f"--trust '{own}/latin.py'" in out and call(capsys, *hint)[0] == 0
+    name = out.partition(":")[0]
+    distrust_all()
+    _, _, err = call(capsys, "data", "export", name, "exported")
+    option = shlex.split(err.strip().partition("then add ")[2])
+    assert call(capsys, "data", "export", name, "exported", *option)[0] == 0 and (folder / "exported").is_dir()
+
+
+def test_dataset_of_an_edited_file_names_its_own_copy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "data", "build", NAME, "--num-train", "40", "--num-test", "16")
+    name = out.partition(":")[0]
+    (folder / "latin.py").write_text(latin() + "# edited\n")
+    distrust_all()
+    code, _, err = call(capsys, "data", "verify", name, "--trust", "latin.py")
+    assert code == 2 and f"{folder}/latin.py has changed or is gone. Read " in err
+    distrust_all()
+    option = shlex.split(err.strip().partition("then add ")[2])
+    assert option[1].endswith(f"{name}/kind.py") and call(capsys, "data", "verify", name, *option)[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False, **OUTPUT_FOLDER)],
     augmentations: Annotated[int, typer.Option("--augmentations", min=0, help="Augmented copies per puzzle.")] = 0,
     storage: StorageOption = "runs",
+    trust: TrustOption = None,
 ) -> None:
     """Write a dataset as the official builders would (.npy files and dataset.json).
 
@@ -216,6 +217,7 @@ def export(
     from orchestrator.cli.views.console import BuildBar, out
     from trm_data import export_official as write
 
+    trust_files(trust)
     found = _find(dataset, storage)
     with BuildBar() as progress:
         write(found, folder, augmentations, progress)
@@ -244,6 +246,7 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
     from orchestrator.errors import command_line
     from orchestrator.records.datasets import provide
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.commands import trust_words
     from orchestrator.sweep.text import duration, num_bytes
 
     started = time.monotonic()
@@ -255,7 +258,8 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
         return
     size = sum((dataset.path / name).stat().st_size for name in dataset.manifest.files)
     out.print(f"{dataset.path.name}: {_counts(dataset)}, {num_bytes(size)}, in {duration(spent)}")
-    show_one = command_line("data", "show", dataset.path.name, storage=storage)
+    trusted = trust_words({"data.benchmark": dataset.manifest.family})
+    show_one = command_line("data", "show", dataset.path.name, *trusted, storage=storage)
     out.print(f"draw one: {show_one}", soft_wrap=True)
 
 
