@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
-from orchestrator.errors import SweepError, command_line
+from orchestrator.errors import SweepError
 from orchestrator.execution.allocator import Allocator, Expired
 from orchestrator.execution.budget import BudgetTracker
 from orchestrator.execution.failures import (
@@ -39,6 +39,7 @@ from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.search.planner import Planner, rung_of
 from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError
+from orchestrator.sweep.commands import repair_advice
 from trm_data.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -369,14 +370,11 @@ class Controller:
         if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._allocator.is_canary(record.trial_id):
             types = " or ".join(allocation.candidate.gpu_types)
             gpu_type = record.attempts[-1].start.gpu_type or types or "this GPU type"
-            retry, resume = (
-                command_line("sweep", verb, self._sweep.name, storage=self._storage.url) for verb in ("retry", "resume")
-            )
             self.fail(
                 SweepError(
                     f"the first trial on {gpu_type} failed within {CANARY_STEPS} steps, the sweep stops: "
                     f"{record.reason}",
-                    f"Fix it, then run `{retry}` and `{resume}`; --no-canary skips this check",
+                    f"{repair_advice(self._sweep, self._storage.url)} (--no-canary skips this check)",
                 )
             )
         elif record.status.is_final:

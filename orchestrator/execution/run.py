@@ -40,6 +40,7 @@ from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.budget import Budget
+from orchestrator.sweep.commands import resume_command
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import functions_of, require_no_credentials, starts_of, summarize_differences
 from trm_data.errors import ConfigError, DataError
@@ -343,9 +344,9 @@ def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> Non
     if more:
         extend = command_line("sweep", "extend", sweep.name, *more, storage=storage.url)
         raise SweepError(what, f"Extend the recorded one: {extend}")
-    resume, extend = (command_line("sweep", verb, sweep.name, storage=storage.url) for verb in ("resume", "extend"))
+    extend = command_line("sweep", "extend", sweep.name, storage=storage.url)
     raise SweepError(
         what,
         f"Give this one another --name (--reuse takes over finished trials that both have), resume the recorded one: "
-        f"`{resume}`, or extend it: `{extend} --help`",
+        f"`{resume_command(recorded, storage.url)}`, or extend it: `{extend} --help`",
     )

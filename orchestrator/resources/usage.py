@@ -20,6 +20,7 @@ from typing import NamedTuple, cast
 from orchestrator.records.schema import GPU_ENERGY, SYSTEM_SPLIT, Attempt, AttemptStart, Row, Status, TrialRecord
 from orchestrator.resources.catalogue import CatalogueError, Market, gpu, usd_per_gpu_hour
 from orchestrator.sweep.budget import Budget
+from trm_data.benchmarks import find_benchmark
 
 SILENT_S = 900.0
 """A running attempt without a row for this many seconds has died: evaluations between two rows are shorter."""
@@ -92,6 +93,14 @@ def attempt_usage(record: TrialRecord, now_s: float | None = None) -> list[Attem
         until_s = now_s if index == last and record.status is Status.RUNNING else None
         found.append(_charged(attempt.start, _duration_s(record, attempt, successor_s, until_s)))
     return found
+
+
+def whole_run(record: TrialRecord) -> Attempt | None:
+    """Return the attempt that ran all of a finished trial; None where there were more, or where only code that is not
+    trusted or not installed here knows how large the trial's puzzles are."""
+    if record.status is not Status.FINISHED or len(record.attempts) != 1:
+        return None
+    return record.attempts[0] if find_benchmark(record.config.data.benchmark) else None
 
 
 def uses_gpu(record: TrialRecord) -> bool:

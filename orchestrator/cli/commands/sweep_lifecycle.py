@@ -16,7 +16,8 @@ from orchestrator.cli.options import (
     VaryOption,
 )
 from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption, TrackingOption, budget
-from orchestrator.errors import SweepError, command_line
+from orchestrator.errors import SweepError
+from orchestrator.sweep.commands import resume_command
 from trm_data.settings import strict_json
 
 TrialsArgument = Annotated[
@@ -65,7 +66,7 @@ def extend(
     if wider.definition() == recorded.definition():
         out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))
         return
-    resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
+    resume = (resume_command(wider, store.url), "bold")
     out.print(line("sweep ", (name, "bold"), " is extended. Run what is new: ", resume), soft_wrap=True)
 
 
@@ -83,6 +84,7 @@ def retry(name: SweepArgument, trials: TrialsArgument = None, storage: StorageOp
     """
     from orchestrator.api.lifecycle import retry_trials
     from orchestrator.cli.views.console import line, out
+    from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
 
     store = open_storage(storage)
@@ -92,7 +94,7 @@ def retry(name: SweepArgument, trials: TrialsArgument = None, storage: StorageOp
     if not chosen:
         out.print(f"no trial of {name} has failed. A stopped one continues if it is named")
         return
-    resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
+    resume = (resume_command(load_definition(store, name), store.url), "bold")
     noun = "trial" if len(chosen) == 1 else "trials"
     out.print(line(f"{len(chosen)} {noun} will run again: ", resume), soft_wrap=True)
 
@@ -222,12 +224,12 @@ def unlock(name: SweepArgument, storage: StorageOption = "runs") -> None:
     from orchestrator.storage.lease import unlock as remove_lock
 
     store = open_storage(storage)
-    load_definition(store, name)
+    definition = load_definition(store, name)
     holder = remove_lock(sweep_folder(store, name), name, store.url)
     if holder is None:
         out.print(f"sweep {name} is not locked")
         return
-    resume = command_line("sweep", "resume", name, storage=store.url)
+    resume = resume_command(definition, store.url)
     lock = f"the lock of process {holder['pid']} on {holder.get('host', '?')}" if "pid" in holder else "a damaged lock"
     out.print(f"removed {lock}. Resume the sweep: {resume}", soft_wrap=True)
 

@@ -23,6 +23,7 @@ from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.storage import storage_to_read
+from orchestrator.sweep.commands import resume_command
 from orchestrator.sweep.fitted_table import Column, fit, hidden_note
 from orchestrator.sweep.text import duration, plural
 from trm_data.settings import strict_json
@@ -95,7 +96,7 @@ def show_sweep(state: SweepState, storage: str) -> None:
     out.print(sweep_view(state), crop=False)  # the table does it, which is quicker
     name = state.sweep.name
     if state.driver is None and not state.progress.is_complete:
-        out.print(f"Resume it: {command_line('sweep', 'resume', name, storage=storage)}", soft_wrap=True)
+        out.print(f"Resume it: {resume_command(state.sweep, storage)}", soft_wrap=True)
     elif state.driver is None and state.progress.failed:
         out.print(
             f"Try the failed trials again: {command_line('sweep', 'retry', name, storage=storage)}", soft_wrap=True
