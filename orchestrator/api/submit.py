@@ -23,7 +23,7 @@ from trm_data.benchmarks import has_tasks
 from trm_data.errors import MAX_NAMED, ConfigError, DataError
 from trm_data.files import load_json
 from trm_data.puzzles.arc import as_grid
-from trm_data.puzzles.kinds import KINDS, kind_that_reads
+from trm_data.puzzles.kinds import kind_that_reads
 from trm_data.sources.arc import read_tasks
 from trm_data.sources.files import parse_address
 from trm_model.checkpoints.start import read_start_head
@@ -106,7 +106,9 @@ def _benchmark(trained_on: str, header: Mapping[str, Any], where: str) -> str:
     if trained_on == "official":
         kind = kind_that_reads(header["vocab_size"], math.isqrt(header["seq_len"]))
         trained_on = (
-            "arc-agi-1" if kind is KINDS["arc"] else f"an official dataset of {kind.name if kind else 'other'} puzzles"
+            "arc-agi-1"
+            if kind and kind.has_tasks
+            else f"an official dataset of {kind.name if kind else 'other'} puzzles"
         )
     if not has_tasks(trained_on):
         raise ConfigError(f"{where} was trained on {trained_on}", "Name a checkpoint that was trained on ARC")
