@@ -163,7 +163,9 @@ def run_job(job: Job, max_steps: int, events: CallbackList) -> TrialReport:
     """Run one attempt in this process. SIGINT and SIGTERM end it after a checkpoint."""
     stop = threading.Event()
     with stop_signals(stop):
-        return run_attempt(job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set)
+        return run_attempt(
+            job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set, is_requeued=False
+        )
 
 
 def _long_scoring(config: TrialConfig, dataset: Dataset) -> str:
