@@ -140,6 +140,10 @@ class Space:
         """Return whether every value of a cell lies on its axis and the combination is allowed."""
         return all(self.axes[path].holds(value) for path, value in cell.items()) and not self.is_forbidden(cell)
 
+    def may_have(self, path: str, value: Setting) -> bool:
+        """Return whether a cell may have a value: it lies on the axis, or the base has it."""
+        return get_setting(self.base, path) == value or (path in self.axes and self.axes[path].holds(value))
+
     def _holds(self, condition: Condition, settings: Mapping[str, Setting]) -> bool:
         def value(path: str) -> Setting:
             return settings[path] if path in settings else get_setting(self.base, path)
