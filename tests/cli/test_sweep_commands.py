@@ -71,6 +71,17 @@ def test_status_of_a_complete_sweep_names_how_to_try_the_failed_again(
     assert f"trm sweep retry study --storage '{storage.url}'" in out and "resume" not in out
 
 
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_device_that_this_machine_lacks_is_refused_before_anything_is_written(
+    verb: str, storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ("sweep", verb, "--recipe", "sudoku-mini", "--vary", "T=1", "--set", "runtime.device=cuda")
+    code, _, err = call(capsys, *words, "--storage", storage.url)
+    assert code == 2 and "runtime.device='cuda', but this machine has no usable CUDA device. Set it to auto" in err
+    assert storage.list() == []
+
+
 def test_plan_of_a_recorded_sweep_says_what_is_left(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
     recorded_study(storage, *[Status.FINISHED] * 5, Status.FAILED)
     code, out, _ = call(capsys, "sweep", "plan", "study", "--storage", storage.url)

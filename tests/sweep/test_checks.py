@@ -30,7 +30,7 @@ from trm_model.evaluation.evaluate import PASS_AT as MEASURED_PASS_AT
 TWINS = (Variant(name="a", settings={"T": 2}), Variant(name="b", settings={"model.cycles": 2}))
 BEST = (Variant(name="best T=2", settings={"T": 2}),)
 NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"T": 3}))
-THREADS = (Variant(name="a", settings={"runtime.num_threads": 1}), Variant(name="b", settings={}))
+THREADS = (Variant(name="a", settings={"runtime.num_threads": 3}), Variant(name="b", settings={}))
 ACCENTS = (Variant(name="\u00e9", settings={"T": 2}), Variant(name="e\u0301", settings={"T": 3}))
 SPACED = (NAMESAKES[0], Variant(name="a ", settings={"T": 3}))
 
