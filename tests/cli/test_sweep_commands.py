@@ -32,6 +32,7 @@ from orchestrator.sweep import Sweep
 from orchestrator.tracking.mlflow import MlflowSync
 from tests.records.test_extend import recorded_study
 from tests.support.commands import call
+from tests.support.sweeps import search
 
 
 @pytest.fixture
@@ -178,6 +179,16 @@ def test_delete_asks_first_and_takes_records_and_runs(
     assert MlflowSync(uri).delete("study") == 0, "nothing is left there"
     code, _, err = call(capsys, "sweep", "delete", "study", "--yes", "--storage", storage.url)
     assert code == 2 and "no sweep 'study'" in err
+
+
+def test_delete_names_the_searches_that_start_from_the_sweep(
+    storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded_study(storage, Status.FINISHED)
+    storage.write("sweeps/later/sweep.json", to_json_bytes(search(name="later", warm_start=("study",)).plain()))
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, out, _ = call(capsys, "sweep", "delete", "study", "--storage", storage.url)
+    assert code == 2 and "warm_start of later names it: a search that has not begun cannot run without it" in out
 
 
 def test_rename_asks_first_and_moves_records_and_runs(
