@@ -26,6 +26,7 @@ and again, which takes a tenth of a short command's time."""
 def run(arguments: list[str]) -> NoReturn:
     """Run one command. A user error is one line on standard error, never a traceback, and exit code 2: or 3 where the
     same command can succeed later (`orchestrator.records.failures.exit_code`)."""
+    _open_missing_streams()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     from orchestrator.cli.app import build_app
 
@@ -71,6 +72,22 @@ def run(arguments: list[str]) -> NoReturn:
         is_clear = isinstance(error, OSError) and error.filename is not None
         _fail(_describe(error) + ("" if is_clear else ". `trm -vv ...` shows where"), exit_code(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_missing_streams() -> None:
+    """Open the null device for standard streams that the caller has closed (`2>&-`), where Python has None.
+
+    Otherwise the next file that is opened, a record or a socket, would take the place of one and be printed into.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        with suppress(OSError):
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # for as long as the process
 
 
 def _describe(error: Exception) -> str:

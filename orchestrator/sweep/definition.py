@@ -8,6 +8,7 @@ search, every cell of a study) reach a leaderboard.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -201,7 +202,11 @@ class Sweep(Settings):
         replace_starts(values, start_sha256)
         for address in (*classes_in(values), *functions_of(values)):
             require_pinned(address)
-        return cls.parse(values, context={"is_recorded": True})
+        sweep = cls.parse(values, context={"is_recorded": True})
+        named = [variant.settings for variant in (*sweep.variants, *sweep.confirm.controls)]
+        for path in itertools.chain(sweep.space, sweep.only_if, *sweep.only_if.values(), *sweep.forbidden, *named):
+            check_path(path)
+        return sweep
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:

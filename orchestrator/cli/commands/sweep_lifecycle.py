@@ -182,7 +182,7 @@ def prune(
     number = plural(len(done.deleted), "checkpoint")
     out.print(f"{num_bytes(freed)} {verb} in {number}, {num_bytes(done.kept_bytes)} stay")
     if done.kept_bytes > keep:
-        out.print(f"more than {num_bytes(keep)}: the rest is needed to resume, or belongs to a running sweep")
+        out.print(f"more than {num_bytes(keep)}: the rest is needed to resume, or of running sweeps or damaged trials")
 
 
 def watchdog(
