@@ -184,9 +184,6 @@ def estimate(
     sweep = choice.sweep
     labels = [choice.label] if nodes is None else [node.gpu_type for node in nodes]
     if nodes is None:
-        require_local_cpus(sweep)
-        if not sweep.resources.gpus:  # else it may be planned here for GPUs that this machine lacks
-            require_local_device(sweep)
         nodes = _this_node(choice)
     plan = _planned_cells(sweep, explored)
     configs = [config for _, config in plan.configured]
@@ -224,7 +221,10 @@ def estimate(
 
 
 def _this_node(choice: GpuChoice) -> list[Node] | None:
-    """Return this machine as a node if it has GPUs on which trials of the sweep may run."""
+    """Return this machine as a node if it has GPUs for trials of the sweep. Check that it can run one."""
+    require_local_cpus(choice.sweep)
+    if not choice.sweep.resources.gpus:  # else it may be planned here for GPUs that this machine lacks
+        require_local_device(choice.sweep)
     wanted = gpu_types(choice.sweep.resources.gpu_type)
     if not choice.gpus or not choice.sweep.resources.gpus or (wanted and choice.label not in wanted):
         return None
