@@ -30,9 +30,8 @@ from orchestrator.sweep.settings import (
     label,
     replace_settings,
     require_whole_gpus,
-    with_paths,
 )
-from orchestrator.sweep.space import Cell, Space, head, require_few
+from orchestrator.sweep.space import Cell, Space, head, require_few, with_paths
 from orchestrator.sweep.text import FILE_ENDINGS, MOST_ROWS, plural
 from trm_data.benchmarks import complete
 from trm_data.errors import ConfigError

@@ -147,13 +147,6 @@ def replace_settings(base: TrialConfig, settings: Mapping[str, Setting]) -> Tria
     return TrialConfig.parse(values)
 
 
-def with_paths(settings: Any) -> Any:
-    """Return settings with the paper's letters as paths; what is not a mapping as it is, for its field to refuse."""
-    if not isinstance(settings, Mapping):
-        return settings
-    return {ALIASES.get(name, name): value for name, value in settings.items()}
-
-
 def get_setting(config: TrialConfig, name: str) -> Any:
     """Return the value at a path or alias."""
     value: Any = config
