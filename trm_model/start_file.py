@@ -52,7 +52,7 @@ def pin_start(text: str, folder: Path) -> str:
         status = path.stat()
         sha256 = _checked_digest(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise ConfigError(f"{SETTING}: cannot read {path}: {error.strerror}", "Name a readable file") from None
+        raise ConfigError(f"{SETTING}: cannot read {path}: {error.strerror}", "Name a readable file") from error
     if place.sha256 not in (None, sha256):
         raise ConfigError(
             f"{SETTING}: {path} has sha256 {sha256[:12]}, not {place.sha256[:12]} as its address says",

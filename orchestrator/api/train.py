@@ -23,10 +23,11 @@ from orchestrator.resources.runtime import ASSUMED_CORE_FLOPS
 from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
+from orchestrator.sweep.identity import trial_id
 from orchestrator.sweep.matching import shape_of
 from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.text import percent, plural
-from orchestrator.sweep.trials import PlannedTrial, trial_id
+from orchestrator.sweep.trials import PlannedTrial
 from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from trm_data import Dataset
@@ -163,7 +164,9 @@ def run_job(job: Job, max_steps: int, events: CallbackList) -> TrialReport:
     """Run one attempt in this process. SIGINT and SIGTERM end it after a checkpoint."""
     stop = threading.Event()
     with stop_signals(stop):
-        return run_attempt(job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set)
+        return run_attempt(
+            job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set, is_requeued=False
+        )
 
 
 def _long_scoring(config: TrialConfig, dataset: Dataset) -> str:

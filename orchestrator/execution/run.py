@@ -29,7 +29,12 @@ from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.records.unfinished import held
-from orchestrator.resources.devices import require_local_cpus, require_local_gpu_count, require_local_gpus
+from orchestrator.resources.devices import (
+    require_local_cpus,
+    require_local_device,
+    require_local_gpu_count,
+    require_local_gpus,
+)
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
@@ -174,7 +179,7 @@ def _choose_machines(
     """Decide which GPUs trials use, and check that the machines can hold a trial: a cluster's, or this one.
 
     Raises:
-        SweepError: this machine lacks the GPUs, or for a new sweep the cores, that a trial needs.
+        SweepError, ConfigError: this machine lacks the GPUs, or for a new sweep the cores, that a trial needs.
         ClusterError: the cluster does not answer.
     """
     nodes = None if options.address is None else check_cluster(options.address).nodes
@@ -185,6 +190,7 @@ def _choose_machines(
             events.call("on_message", hint)
     elif is_checked:
         require_local_gpus(choice.sweep, choice.label)
+        require_local_device(choice.sweep)
         if is_new:
             require_local_cpus(choice.sweep)
             require_local_gpu_count(choice.sweep, choice.label, len(choice.gpus or ()))

@@ -71,7 +71,10 @@ def read_definition(storage: Storage, name: str) -> Sweep | None:
     """Return the definition as `find_definition` does, also of a sweep that is deleted or renamed in part."""
     folder = sweep_folder(storage, name)
     try:
-        return Sweep.from_record(read_json(folder, DEFINITION))
+        sweep = Sweep.from_record(read_json(folder, DEFINITION))
+        if sweep.name != name:
+            raise ConfigError(f"it is the definition of a sweep {sweep.name!r}")
+        return sweep
     except KeyError:
         if folder.is_blocked(DEFINITION):
             raise DamagedRecordError(f"{folder.url}/{DEFINITION}", _NO_FILE) from None

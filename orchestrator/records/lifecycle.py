@@ -76,16 +76,16 @@ def rename_sweep(storage: Storage, name: str, new: str, tracker: Callable[[str, 
         for each in (name, new):
             leases.enter_context(held(storage, each, mark))
         moved = renamed(storage, name, new)
-        for sweep in _started_from(storage, name):
+        for sweep in started_from(storage, name):
             leases.enter_context(held(storage, sweep.name))
         if source.exists(DEFINITION):
             for folder in (target, source):  # in this order: nothing is copied to a name that does not say so
                 folder.write(MARK, to_json_bytes(mark.plain()))
             keys = _copy(storage, mark)
             target.write(DEFINITION, to_json_bytes(moved.plain()))
-            for sweep in _started_from(storage, name):
+            for sweep in started_from(storage, name):
                 names = tuple(new if earlier == name else earlier for earlier in sweep.warm_start)
-                changed = Sweep.parse({**sweep.plain(), "warm_start": names})
+                changed = Sweep.from_record({**sweep.plain(), "warm_start": names})
                 sweep_folder(storage, sweep.name).write(DEFINITION, to_json_bytes(changed.plain()))
             if tracker is not None:
                 tracker(name, new)
@@ -138,6 +138,6 @@ def _copy(storage: Storage, mark: Mark) -> list[str]:
     return found
 
 
-def _started_from(storage: Storage, name: str) -> list[Sweep]:
+def started_from(storage: Storage, name: str) -> list[Sweep]:
     """Return the sweeps whose `warm_start` names a sweep."""
     return [sweep for sweep in load_definitions(storage)[0] if name in sweep.warm_start and sweep.name != name]

@@ -140,10 +140,9 @@ def least_useful(
         checkpoints: of every (sweep, trial id), the oldest first.
     """
     ranked: list[tuple[tuple[float, ...], Stored]] = []
-    total = 0
+    total = sum(one.num_bytes for stored in checkpoints.values() for one in stored)  # of damaged trials, too
     for record in records:
         stored = checkpoints.get((record.sweep, record.trial_id), [])
-        total += sum(one.num_bytes for one in stored)
         for index, one in enumerate(stored):
             rank = _use(record, is_newest=index == len(stored) - 1)
             if rank is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -14,6 +15,21 @@ Keys: TypeAlias = list[str]
 
 class StorageError(UserError):
     """Raised if a storage cannot be reached, read or written."""
+
+
+UNREACHABLE = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EBUSY,
+    errno.ENOLCK,  # a lock server that restarts
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    getattr(errno, "EREMOTEIO", errno.EIO),  # of Linux alone
+}
+"""What a disk or a file server answers that does not work at the moment, whoever reads or writes."""
 
 
 class Tagged(NamedTuple):

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.storage.base import Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.base import UNREACHABLE, Keys, Snapshot, StorageError, Tagged, checked_key
 from orchestrator.storage.local_files import (
     LOCK_FILE,
     files_below,
@@ -300,21 +300,7 @@ def _aside(path: Path, data: bytes) -> Iterator[Path]:
         yield aside
 
 
-_TRANSIENT = {
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.ENOTCONN,
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.ENOLCK,  # a lock server that restarts
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    getattr(errno, "EREMOTEIO", errno.EIO),  # of Linux alone
-}
+_TRANSIENT = UNREACHABLE | {errno.EAGAIN, errno.ECONNREFUSED, errno.ECONNRESET}
 """What a network file system answers while its server restarts."""
 _LOCAL_REMEDIES = {
     errno.ENOSPC: "Free some space or name another storage",

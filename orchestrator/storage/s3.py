@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import time
@@ -253,8 +254,10 @@ class S3Storage:
             try:
                 value = call()
             except ClientError as error:
-                kind = TransientError if _is_transient(error) else StorageError
-                raise kind(*self._explain(_code(error), str(error))) from error
+                told = self._explain(_code(error), str(error))
+                if _code(error) in _FULL:
+                    raise StorageError(*told) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise (TransientError if _is_transient(error) else StorageError)(*told) from error
             except (
                 BotoCoreError,
                 HTTPError,
@@ -307,7 +310,10 @@ _LASTING = {
 """botocore's errors that another attempt does not change."""
 _NO_SUCH_KEY = {"NoSuchKey", "404", "NotFound"}
 _CONDITION_FAILED = {"PreconditionFailed", "NoSuchKey", "412", "404"}
+_FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded", "InsufficientStorage", "507"}
+"""Codes of MinIO, Ceph and others. S3 itself is never full."""
 _S3_EXPLANATIONS: list[tuple[set[str], str, str]] = [
+    (_FULL, "no space left on the server", "Free some space, or name another storage"),
     ({"NoSuchBucket"}, "the bucket does not exist", "Create it (`aws s3 mb`) or correct its name"),
     (
         {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"},

@@ -188,7 +188,8 @@ def starts_of(values: Any) -> list[str]:
 
 def functions_of(values: Mapping[str, Any]) -> list[str]:
     """Return the addresses of the user's functions that plain values of a sweep name: stopping rule and sampler."""
-    found = (values.get("stopping", {}).get("rule"), values.get("sampler"))
+    stopping = values.get("stopping")
+    found = (stopping.get("rule") if isinstance(stopping, Mapping) else None, values.get("sampler"))
     return [name for name in found if isinstance(name, str) and is_address(name)]
 
 

@@ -21,9 +21,10 @@ from orchestrator.cli.configs import make_sweep
 from orchestrator.execution.options import Callback
 from orchestrator.records.reader import read_trials
 from orchestrator.storage import open_storage
+from orchestrator.sweep.identity import trial_id
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.matching import training_flops
-from orchestrator.sweep.trials import cells, trial_id
+from orchestrator.sweep.trials import cells
 from orchestrator.worker.job import TrialReport
 from tests.support.commands import call
 from tests.support.hub import HubHandler, HubServer

@@ -32,6 +32,7 @@ from orchestrator.sweep import Sweep
 from orchestrator.tracking.mlflow import MlflowSync
 from tests.records.test_extend import recorded_study
 from tests.support.commands import call
+from tests.support.sweeps import search
 
 
 @pytest.fixture
@@ -69,6 +70,17 @@ def test_status_of_a_complete_sweep_names_how_to_try_the_failed_again(
     _, out, _ = call(capsys, "sweep", "status", "study", "--storage", storage.url)
     assert "8 of 8 trials done, 1 failed" in out
     assert f"trm sweep retry study --storage '{storage.url}'" in out and "resume" not in out
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_device_that_this_machine_lacks_is_refused_before_anything_is_written(
+    verb: str, storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ("sweep", verb, "--recipe", "sudoku-mini", "--vary", "T=1", "--set", "runtime.device=cuda")
+    code, _, err = call(capsys, *words, "--storage", storage.url)
+    assert code == 2 and "runtime.device='cuda', but this machine has no usable CUDA device. Set it to auto" in err
+    assert storage.list() == []
 
 
 def test_plan_of_a_recorded_sweep_says_what_is_left(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +179,16 @@ def test_delete_asks_first_and_takes_records_and_runs(
     assert MlflowSync(uri).delete("study") == 0, "nothing is left there"
     code, _, err = call(capsys, "sweep", "delete", "study", "--yes", "--storage", storage.url)
     assert code == 2 and "no sweep 'study'" in err
+
+
+def test_delete_names_the_searches_that_start_from_the_sweep(
+    storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded_study(storage, Status.FINISHED)
+    storage.write("sweeps/later/sweep.json", to_json_bytes(search(name="later", warm_start=("study",)).plain()))
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, out, _ = call(capsys, "sweep", "delete", "study", "--storage", storage.url)
+    assert code == 2 and "warm_start of later names it: a search that has not begun cannot run without it" in out
 
 
 def test_rename_asks_first_and_moves_records_and_runs(

@@ -208,6 +208,20 @@ class TestS3:
         assert storage.replace_if("lock", b"2", etag) is not None
         assert storage.read("lock") == b"2" and storage.replace_if("lock", b"3", etag) is None
 
+    @pytest.mark.parametrize(("code", "status"), [("XMinioStorageFull", 507), ("QuotaExceeded", 403)])
+    def test_a_full_server_is_out_of_space_and_not_asked_again(
+        self, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, code: str, status: int
+    ) -> None:
+        from botocore.exceptions import ClientError
+
+        storage = open_storage(s3_bucket)
+        answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        refused = ClientError(answer, "PutObject")
+        calls = failing_times(monkeypatch, storage._client, "put_object", 99, refused)  # type: ignore[attr-defined]
+        with pytest.raises(StorageError, match="no space left on the server") as caught:
+            storage.write("a", b"1")
+        assert len(calls) == 1 and is_out_of_space(caught.value)
+
     def test_many_values_are_read_at_the_same_time(self, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         storage, all_are_read = open_storage(s3_bucket), threading.Barrier(8, timeout=120)
 

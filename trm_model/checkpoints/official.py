@@ -140,7 +140,7 @@ def read_official(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}", _OFFICIAL) from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or first_line(error)}", _OFFICIAL) from None
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or first_line(error)}", _OFFICIAL) from error
     except Exception as error:  # a stream of pickle that is not one fails in any way
         if is_out_of_memory(error):
             raise

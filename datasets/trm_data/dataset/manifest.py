@@ -86,7 +86,7 @@ class Manifest(Settings):
                 f"{folder} is not a dataset (it has no {MANIFEST})", "Build one with `trm data build`"
             ) from None
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}", "Name a built dataset") from None
+            raise DataError(f"{path} cannot be read: {error.strerror or error}", "Name a built dataset") from error
         except ValueError:
             raise DataError(f"{path} is damaged", _RESTORE) from None
         if not isinstance(values, dict) or not _OWN_KEYS & values.keys():

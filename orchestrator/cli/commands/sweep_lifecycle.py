@@ -182,7 +182,7 @@ def prune(
     number = plural(len(done.deleted), "checkpoint")
     out.print(f"{num_bytes(freed)} {verb} in {number}, {num_bytes(done.kept_bytes)} stay")
     if done.kept_bytes > keep:
-        out.print(f"more than {num_bytes(keep)}: the rest is needed to resume, or belongs to a running sweep")
+        out.print(f"more than {num_bytes(keep)}: the rest is needed to resume, or of running sweeps or damaged trials")
 
 
 def watchdog(
@@ -249,6 +249,7 @@ def delete(
     from orchestrator.api.lifecycle import delete_sweep
     from orchestrator.cli.views.console import confirm, out
     from orchestrator.records.index import load_definition
+    from orchestrator.records.lifecycle import started_from
     from orchestrator.records.retention import unused_weights
     from orchestrator.storage import open_storage
     from orchestrator.sweep.text import num_bytes, plural
@@ -264,6 +265,8 @@ def delete(
         also = f", {plural(len(weights), 'checkpoint')} that no other sweep starts from" if weights else ""
         what = f"{plural(files, 'file')}, {num_bytes(freed)}{also}, and its runs in MLflow"
         out.print(f"sweep {name}: {what}")
+        if dependent := ", ".join(sweep.name for sweep in started_from(store, name)):
+            out.print(f"warm_start of {dependent} names it: a search that has not begun cannot run without it")
         confirm("Delete all of it?", f"sweep {name!r} was not deleted")
     files, runs = delete_sweep(name, store, tracking=tracking)
     out.print(f"deleted sweep {name}: {plural(files, 'file')} and {plural(runs, 'run')} in MLflow")

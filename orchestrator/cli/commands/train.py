@@ -83,8 +83,8 @@ def train(
 def _start_from(config: TrialConfig, named: str, storage: str) -> TrialConfig:
     """Return a configuration that starts from a checkpoint of `--from`. Runs of that configuration are not named."""
     from orchestrator.cli.lookup import start_address
+    from orchestrator.sweep.identity import trial_id
     from orchestrator.sweep.settings import configure, replace_settings
-    from orchestrator.sweep.trials import trial_id
     from trm_data.errors import ConfigError
     from trm_model.start_file import SETTING
 

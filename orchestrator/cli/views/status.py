@@ -16,8 +16,8 @@ from rich.text import Text
 
 from orchestrator.api.status import SweepState, status
 from orchestrator.cli.views.console import err, line, out, table
-from orchestrator.errors import command_line
-from orchestrator.records.index import load_definitions
+from orchestrator.errors import SweepError, command_line
+from orchestrator.records.index import DEFINITION, load_definitions
 from orchestrator.records.progress import format_counts
 from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import TrialRecord
@@ -26,6 +26,7 @@ from orchestrator.storage import storage_to_read
 from orchestrator.sweep.commands import resume_command
 from orchestrator.sweep.fitted_table import Column, fit, hidden_note
 from orchestrator.sweep.text import duration, plural
+from trm_data.errors import ConfigError
 from trm_data.settings import strict_json
 
 
@@ -42,7 +43,12 @@ def show(name: str | None, url: str, *, as_json: bool) -> None:
             show_sweep(state, storage.url)
         return
     definitions, unreadable = load_definitions(storage)
-    states = [status(definition, storage) for definition in definitions]
+    states = []
+    for definition in definitions:
+        try:
+            states.append(status(definition, storage))
+        except (ConfigError, SweepError) as error:  # a value that no trial can have, or just deleted
+            unreadable.append(Damaged(f"{storage.url}/sweeps/{definition.name}/{DEFINITION}", str(error)))
     show_damaged([*unreadable, *(each for state in states for each in state.damaged)])
     if as_json:
         print(strict_json([summary(state) for state in states], indent=1))
@@ -95,7 +101,10 @@ def show_sweep(state: SweepState, storage: str) -> None:
     """Print one sweep: a row per trial, the best first, and the command to run next."""
     out.print(sweep_view(state), crop=False)  # the table does it, which is quicker
     name = state.sweep.name
-    if state.driver is None and not state.progress.is_complete:
+    if state.has_damaged_lock:
+        unlock = command_line("sweep", "unlock", name, storage=storage)
+        out.print(f"Its lock is damaged: remove it with {unlock}", soft_wrap=True)
+    elif state.driver is None and not state.progress.is_complete:
         out.print(f"Resume it: {resume_command(state.sweep, storage)}", soft_wrap=True)
     elif state.driver is None and state.progress.failed:
         out.print(
@@ -107,6 +116,8 @@ def sweep_view(state: SweepState) -> RenderableType:
     """Return who runs the sweep, a row per trial, and the counts."""
     driver = state.driver
     where = f"runs as process {driver['pid']} on {driver['host']}" if driver else f"is {state.when_idle}"
+    if state.has_damaged_lock:
+        where = "has a damaged lock"
     spent = sum(a.end.train_s for r in state.trials for a in r.attempts[-1:] if a.end)
     return Group(
         line((state.sweep.name, "bold"), f" ({state.sweep.kind}) {where}"),
@@ -239,6 +250,6 @@ def show_sweeps(states: Sequence[SweepState], storage: str) -> None:
         return
     found = table("sweep", "kind", "state", "trials", words=("sweep", "state"), drop=("kind",))
     for state in states:
-        at = "running" if state.driver else state.when_idle
+        at = "damaged lock" if state.has_damaged_lock else "running" if state.driver else state.when_idle
         found.add_row(state.sweep.name, state.sweep.kind, at, progress(state))
     out.print(found)

@@ -26,7 +26,7 @@ from orchestrator.results.leaderboard.comparable import (
 from orchestrator.results.leaderboard.rows import Entry, Provenance, item_interval, task_interval
 from orchestrator.results.seeds import seed_interval, seed_warning
 from orchestrator.results.stats import Interval
-from orchestrator.sweep.trials import trial_id
+from orchestrator.sweep.identity import trial_id
 from trm_model.start_file import short_value
 
 RANKED_METRICS = ("exact_accuracy", "pass@1", "pass@2")
