@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ LEASE_S = 30.0
 """Seconds after which an unchanged lease may be taken over: five missed heartbeats on slow storage are tolerated."""
 LOCK = "lock.json"
 STOP = "stop.json"
+_IDENTITY = ("host", "pid", "machine", "process_start", "started_s")
 
 
 class Lease:
@@ -59,13 +60,14 @@ class Lease:
         self._what = what or f"sweep {name!r} is being run"
         self._remedy = remedy or f"Watch it with `{watch}`, or end it with `{stop}`"
         identity = this_process()
-        self._owner = {
+        self._owner: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": identity.pid,
             "machine": identity.machine,
             "process_start": identity.start,
             "started_s": time.time(),
         }
+        self._begun_s = time.monotonic()
         self._version = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -131,7 +133,8 @@ class Lease:
                 folder.delete_if(LOCK, version)
 
     def _content(self) -> bytes:
-        return to_json_bytes({**self._owner, "beat_s": time.time()})
+        # Not by the clock: it may have stepped since the start.
+        return to_json_bytes({**self._owner, "beat_s": self._owner["started_s"] + time.monotonic() - self._begun_s})
 
     def _renew(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
@@ -246,10 +249,32 @@ def driver_of(folder: Storage) -> dict[str, Any] | None:
     return {"host": "?", "pid": 0, "started_s": 0.0, **holder} if is_alive else None
 
 
-def driver_start_s(driver: Mapping[str, Any] | None, earlier_s: float | None = None) -> float | None:
-    """Return when a driver of `driver_of` started, by the clock of its machine; `earlier_s` if that is not known."""
-    started_s = driver.get("started_s") if driver is not None else None
-    return float(started_s) if isinstance(started_s, (int, float)) and started_s > 0 else earlier_s
+class DriverHours:
+    """Measure for how long the driver of a sweep has run, without comparing the clocks of two machines.
+
+    A driver that is seen for the first time has run for as long as its lease says, by its own clock. From then on this
+    machine's monotonic clock counts. Without a driver, the hours of the last one continue.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._driver: tuple[Any, ...] | None = None
+        self._begun_s = clock()
+
+    def of(self, driver: Mapping[str, Any] | None) -> float:
+        """Return the hours since the start of a driver of `driver_of`; before one was seen, since this was made."""
+        if driver is not None and (found := tuple(map(driver.get, _IDENTITY))) != self._driver:
+            self._driver = found
+            started_s, beat_s = start_of_driver(driver), driver.get("beat_s")
+            ran_s = beat_s - started_s if isinstance(beat_s, (int, float)) and started_s is not None else 0.0
+            self._begun_s = self._clock() - max(0.0, ran_s)
+        return (self._clock() - self._begun_s) / 3600
+
+
+def start_of_driver(driver: Mapping[str, Any]) -> float | None:
+    """Return when a driver of `driver_of` started, by the clock of its machine; None if that is not known."""
+    started_s = driver.get("started_s")
+    return float(started_s) if isinstance(started_s, (int, float)) and started_s > 0 else None
 
 
 def unlock(folder: Storage, name: str, storage: str = "") -> dict[str, Any] | None:

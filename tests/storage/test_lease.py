@@ -20,7 +20,7 @@ import pytest
 from orchestrator.errors import SweepError
 from orchestrator.storage import LocalStorage, Storage, StorageError, Tagged, open_storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.storage.lease import Lease, driver_of, unlock
+from orchestrator.storage.lease import DriverHours, Lease, driver_of, unlock
 from trm_data.files import ProcessIdentity, machine_id, start_of
 
 
@@ -120,6 +120,33 @@ def test_a_living_process_keeps_its_claim_however_late_its_heartbeat_is(storage:
             Lease(storage, "s", "s3://b/my runs"),
         ):
             raise AssertionError("two drivers")
+
+
+@pytest.mark.parametrize("skew_s", [-50_000.0, 0.0, 50_000.0], ids=["behind", "equal", "ahead"])
+def test_hours_of_a_driver_are_those_of_its_own_clock_and_then_of_this_machines_monotonic_one(skew_s: float) -> None:
+    now_s = 100.0
+    hours = DriverHours(lambda: now_s)
+    began_s = time.time() + skew_s
+    holder = json.loads(claim(started_s=began_s, beat_s=began_s + 7200))
+    assert hours.of(None) == 0
+    assert hours.of(holder) == 2
+    now_s += 3600
+    assert hours.of({**holder, "beat_s": began_s + 50_000}) == 3, "its clock may step meanwhile"
+    assert hours.of(None) == 3, "without a driver, the hours of the last one continue"
+    assert hours.of({**holder, "pid": 2, "beat_s": began_s}) == 0, "the next one has its own"
+    for damaged in ({"beat_s": "x"}, {"started_s": 0.0}, {"started_s": None}):
+        assert hours.of({**holder, "pid": 3, **damaged}) == 0
+
+
+def test_the_time_of_a_heartbeat_does_not_step_with_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, now = open_storage(str(tmp_path)), time.time
+    with Lease(storage, "s"):
+        first = storage.read("lock.json")
+        monkeypatch.setattr(time, "time", lambda: now() + 50_000)
+        while (data := storage.read("lock.json")) == first:
+            time.sleep(0.05)
+    holder = json.loads(data)
+    assert 0 < holder["beat_s"] - holder["started_s"] < 40_000
 
 
 def test_a_later_process_with_the_holders_pid_is_not_the_holder(storage: Storage) -> None:
