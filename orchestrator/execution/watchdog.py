@@ -87,7 +87,7 @@ class Watchdog:
 
     def stop(self, reason: str = "") -> str:
         """Request a clean stop, then signal the driver, then terminate nodes. Return which step was sufficient."""
-        driver = driver_of(self.folder)
+        driver = driver_of(self.folder, if_silent="watch")
         if driver is None:
             return self._terminate("the driver has exited")
         request_stop(self.folder, reason)
@@ -106,12 +106,15 @@ class Watchdog:
 
     def _is_gone_within(self, limit_s: float) -> bool:
         waited_s = 0.0  # not by the clock, which may step
-        while driver_of(self.folder) is not None:
+        while True:
+            began_s = time.monotonic()
+            if driver_of(self.folder, if_silent="watch") is None:
+                return True
+            waited_s += time.monotonic() - began_s
             if waited_s > limit_s:
                 return False
             self.sleep(pause_s := min(1.0, limit_s / 10))
             waited_s += pause_s
-        return True
 
     def _terminate(self, found: str) -> str:
         """Terminate nodes. Without a driver, Ray ends trials and the autoscaler ends nodes, unless something hangs."""

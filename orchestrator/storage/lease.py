@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.errors import SweepError, command_line
 from orchestrator.storage.base import Storage, StorageError, to_json_bytes
@@ -30,6 +30,8 @@ HEARTBEAT_S = 5.0
 LEASE_S = 30.0
 """Seconds after which an unchanged lease may be taken over: five missed heartbeats on slow storage are tolerated."""
 LOCK = "lock.json"
+RELEASE_S = 20.0
+"""Longest wait for an unavailable storage at the end: a lease that stays is taken over."""
 STOP = "stop.json"
 _IDENTITY = ("host", "pid", "machine", "process_start", "started_s")
 
@@ -53,8 +55,8 @@ class Lease:
         self.lost = threading.Event()
         """Set when another process took the lease over, as it may when this machine was suspended for too long."""
         self._folder = folder
-        self._storage_without_retries = folder.patient(0.0)
-        """A failed heartbeat is not repeated, because that would delay the next one."""
+        self._storage_without_retries = folder.brief()
+        """A failed heartbeat is not repeated, and one without an answer is abandoned: both would delay the next one."""
         self._name, self._storage = name, storage
         watch, stop = (command_line("sweep", verb, name, storage=storage) for verb in ("status", "stop"))
         self._what = what or f"sweep {name!r} is being run"
@@ -122,14 +124,13 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(HEARTBEAT_S)
-        if self.lost.is_set() or self._folder.delete_if(LOCK, self._version):
-            return
-        self._release(self._folder)  # the last renewal may have succeeded without an answer
+        if not self.lost.is_set():
+            self._release(self._storage_without_retries.patient(RELEASE_S))
 
     def _release(self, folder: Storage) -> None:
         """Delete the lease if it can be read and this process holds it."""
         with suppress(StorageError):
-            if (version := self._ours()) is not None:
+            if (version := self._ours(folder)) is not None:
                 folder.delete_if(LOCK, version)
 
     def _content(self) -> bytes:
@@ -140,7 +141,7 @@ class Lease:
         while not self._end.wait(HEARTBEAT_S):
             try:
                 version = self._storage_without_retries.replace_if(LOCK, self._content(), self._version)
-                if version is None and (version := self._ours()) is None:
+                if version is None and (version := self._ours(self._storage_without_retries)) is None:
                     self.lost.set()
                     return
             except UserError:
@@ -150,10 +151,10 @@ class Lease:
                 continue
             self._version = version
 
-    def _ours(self) -> str | None:
+    def _ours(self, folder: Storage) -> str | None:
         """Return the version of the lease if this process still holds it: a renewal may succeed without an answer."""
         try:
-            data, version = self._storage_without_retries.read_tagged(LOCK)
+            data, version = folder.read_tagged(LOCK)
         except KeyError:
             return None
         holder = _parse(data)
@@ -233,17 +234,23 @@ def runs_python(pid: int) -> bool:
         return False
 
 
-def driver_of(folder: Storage) -> dict[str, Any] | None:
+def driver_of(folder: Storage, *, if_silent: Literal["dead", "watch", "alive"] = "dead") -> dict[str, Any] | None:
     """Return host, pid and started_s of the current holder, if there is one.
 
     If the holder is on another machine, the age of its lease file decides, by the storage's clock where it has one.
-    That is sufficient for display; `Lease` and `unlock` watch the file instead.
+
+    Args:
+        if_silent: what a holder on another machine counts as whose lease is older than `LEASE_S` by that clock. "dead"
+            is sufficient for display. "watch", for decisions: alive if the file changes within `LEASE_S` from now on.
+            "alive", for what does no harm: unless it is proved dead.
     """
     try:
-        holder = _parse(folder.read(LOCK))
+        data, version = folder.read_tagged(LOCK)
+        holder = _parse(data)
         is_alive = _lives(holder)
         if is_alive is None:
-            is_alive = folder.age_s(LOCK) <= LEASE_S
+            is_alive = if_silent == "alive" or folder.age_s(LOCK) <= LEASE_S
+            is_alive = is_alive or (if_silent == "watch" and _changes(folder, version))
     except KeyError:
         return None
     return {"host": "?", "pid": 0, "started_s": 0.0, **holder} if is_alive else None

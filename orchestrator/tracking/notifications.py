@@ -250,13 +250,15 @@ class SweepWatcher:
         self._name = sweep
         self._budget = budget
         self._hours = DriverHours()
+        self._is_driven = False
         self._records = SweepReader(storage, sweep)
         load_definition(storage, sweep)
 
     def snapshot(self) -> Snapshot:
         """Read what is new and return the state of the sweep."""
-        driver = driver_of(self._folder)  # first: after its end the records are complete
-        is_driven = driver is not None
+        # First: after its end the records are complete. That end is told, so it must not seem to have come.
+        driver = driver_of(self._folder, if_silent="watch" if self._is_driven else "dead")
+        is_driven = self._is_driven = driver is not None
         hours = self._hours.of(driver)
         records, damaged = self._records.read()
         progress = sweep_progress(load_definition(self._storage, self._name), records)

@@ -21,6 +21,7 @@ from orchestrator.errors import SweepError
 from orchestrator.storage import LocalStorage, Storage, StorageError, Tagged, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import DriverHours, Lease, driver_of, unlock
+from tests.support.leases import beating, claim
 from trm_data.files import ProcessIdentity, machine_id, start_of
 
 
@@ -33,12 +34,6 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 0.2)
     monkeypatch.setattr("orchestrator.storage.lease.LEASE_S", 2.0)
-
-
-def claim(**changes: Any) -> bytes:
-    """A claim of a holder on another machine."""
-    holder = {"host": "another-machine", "pid": 1, "machine": "0" * 12, "process_start": 1, "started_s": 0.0}
-    return to_json_bytes({**holder, "beat_s": time.time(), **changes})
 
 
 def claim_of(pid: int, **changes: Any) -> bytes:
@@ -55,25 +50,6 @@ def sleeping_process() -> Iterator[int]:
     finally:
         process.kill()
         process.wait()
-
-
-@contextmanager
-def beating(storage: Storage, **changes: Any) -> Iterator[None]:
-    """A holder elsewhere that renews its claim."""
-    end = threading.Event()
-
-    def beat() -> None:
-        count = 0
-        while not end.wait(0.1):
-            storage.write("lock.json", claim(count=(count := count + 1), **changes))
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
 
 
 def _claim(url: str, barrier: Any, results: Any) -> None:
@@ -120,6 +96,30 @@ def test_a_living_process_keeps_its_claim_however_late_its_heartbeat_is(storage:
             Lease(storage, "s", "s3://b/my runs"),
         ):
             raise AssertionError("two drivers")
+
+
+def test_age_of_a_lease_is_by_the_clock_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, now = open_storage(str(tmp_path)), time.time
+    monkeypatch.setattr("orchestrator.storage.lease.LEASE_S", 30.0)
+    storage.write("lock.json", claim())
+    monkeypatch.setattr(time, "time", lambda: now() + 40)  # the file server's clock is behind this machine's
+    assert -2 < storage.age_s("lock.json") < 30
+    assert driver_of(storage) is not None
+
+
+def test_a_late_lease_counts_as_what_the_caller_needs(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(storage), "age_s", lambda *_: 1000.0)
+    for if_silent in ("dead", "watch", "alive"):
+        assert driver_of(storage, if_silent=if_silent) is None, "no lease"
+    with beating(storage):
+        assert driver_of(storage) is None
+        for if_silent in ("watch", "alive"):
+            assert (driver_of(storage, if_silent=if_silent) or {}).get("host") == "another-machine"
+    assert driver_of(storage, if_silent="watch") is None
+    assert driver_of(storage, if_silent="alive") is not None
+    with sleeping_process() as pid:
+        storage.write("lock.json", claim_of(pid))
+    assert driver_of(storage, if_silent="alive") is None, "on this machine it is proved dead"
 
 
 @pytest.mark.parametrize("skew_s", [-50_000.0, 0.0, 50_000.0], ids=["behind", "equal", "ahead"])
