@@ -171,7 +171,7 @@ def spending(
         now_s, since_s: the present and the start of the driver, if one lives; see `attempt_usage`.
         wall_hours: hours that the driver has run.
     """
-    own = [record for record in records if record.origin is None or record.origin.kind != "reused"]
+    own = _own(records)
     uses = [usage for record in own for usage in attempt_usage(record, now_s, since_s)]
     return Spent(
         trials=sum(bool(record.attempts) for record in own),
@@ -182,6 +182,11 @@ def spending(
     )
 
 
+def elapsed_s(records: Iterable[TrialRecord]) -> float:
+    """Return the seconds that all attempts of a sweep have lasted together, each up to its last sign of life."""
+    return sum(usage.duration_s for record in _own(records) for usage in attempt_usage(record))
+
+
 def exceeded(spent: Spent, budget: Budget) -> str | None:
     """Describe the first limit that is reached, or return None."""
     for name, unit in UNITS.items():
@@ -189,6 +194,11 @@ def exceeded(spent: Spent, budget: Budget) -> str | None:
         if limit is not None and used >= limit:
             return f"{used:.4g} of {limit:.4g} {unit} used"
     return None
+
+
+def _own(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that the sweep has run itself."""
+    return [record for record in records if record.origin is None or record.origin.kind != "reused"]
 
 
 def _rows_of(record: TrialRecord, attempt: Attempt, successor_s: float | None) -> list[Row]:

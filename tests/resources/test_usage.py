@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.cli.views.status import used
 from orchestrator.execution.budget import BudgetTracker
 from orchestrator.records.index import new_head
 from orchestrator.records.reader import read_trials
@@ -76,6 +77,16 @@ def test_the_night_between_a_kill_and_the_resumption_is_charged_by_nobody() -> N
     assert (frame.gpu_hours[0], frame.usd[0]) == pytest.approx((hours, usd))
     logged = mlflow_view.costs(KILLED_IN_THE_EVENING)
     assert (logged["cost/gpu_hours"], logged["cost/usd"]) == pytest.approx((hours, usd))
+
+
+def test_status_shows_what_usage_computes_also_of_running_and_killed_trials() -> None:
+    running = record(attempt(0), rows=[row(1800, train_s=900.0)], status=Status.RUNNING)
+    assert used([KILLED_IN_THE_EVENING, running]) == "1 h 10 min of trial time, 1.17 GPU-hours, 8.03 USD"
+    unpriced = record(attempt(0, HOUR, gpu_type="B300"), status=Status.FINISHED)
+    assert used([unpriced]) == "1 h 0 min of trial time, 1 GPU-hours"
+    on_cpu = record(attempt(0, 90, gpu_type=None, gpu_count=0, device="cpu"), status=Status.FINISHED)
+    again = dataclasses.replace(on_cpu, origin=Origin(kind="reused", trial_id="t", sweep="another"))
+    assert used([on_cpu, again]) == "1 min 30 s of trial time"
 
 
 def test_a_lost_attempt_that_wrote_nothing_costs_nothing() -> None:
