@@ -36,6 +36,7 @@ from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
 from orchestrator.records.stored import Damaged, DamagedRecordError
 from orchestrator.resources.runtime import RuntimeModel
+from orchestrator.resources.usage import attempt_usage
 from orchestrator.search.planner import Planner, rung_of
 from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError
@@ -273,8 +274,7 @@ class Controller:
                 return
             reported = self._end_reasons.pop(trial_id, "")
             self._check_space(record, reported)
-            if record.status is Status.INTERRUPTED:
-                why = why or record.reason
+            why = why or (record.reason if record.status is Status.INTERRUPTED else "")
             if record.status.is_final:
                 self._outage.over()
             if not (record.status.is_final or self.stopping.is_set()):
@@ -349,6 +349,7 @@ class Controller:
         logger.info("trial %s: requeued: %s", record.trial_id, reason)
 
     def _end(self, record: TrialRecord) -> None:
+        persist(lambda: attempt_usage(record), self.stopping)  # reads rows of lost attempts: not under the lock
         with self._lock:
             self._check_canary(record)
             self._scheduler.ended(record)
@@ -359,9 +360,8 @@ class Controller:
                 self._reasons[record.trial_id] = record.reason
                 if reason := self._streak.add(record):
                     self.stop(SweepStatus.FAILING, reason)
-            reason = record.reason
             self._events.post("on_trial_end", self._snapshots.ended(record), self._progress())
-        logger.info("trial %s: %s%s", record.trial_id, record.status, f" ({reason})" if reason else "")
+        logger.info("trial %s: %s%s", record.trial_id, record.status, f" ({record.reason})" if record.reason else "")
 
     def _check_canary(self, record: TrialRecord) -> None:
         allocation = self._allocator.allocations.get(record.trial_id)

@@ -105,7 +105,7 @@ def delete_stored(storage: Storage, stored: Iterable[Stored]) -> int:
 def _is_free(leases: ExitStack, storage: Storage, name: str, *, dry_run: bool, alone: bool) -> bool:
     """Return whether no driver runs the sweep. Unless `dry_run`, keep drivers away until `leases` is closed."""
     if dry_run:
-        return driver_of(sweep_folder(storage, name)) is None
+        return driver_of(sweep_folder(storage, name), if_silent="watch") is None
     try:
         leases.enter_context(held(storage, name))
     except SweepError:

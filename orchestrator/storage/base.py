@@ -67,6 +67,10 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> str:
     return SEPARATOR.join(text for pair in pairs for text in pair)
 
 
+BRIEF_S = 4.0
+"""Seconds for which a heartbeat or a look for a request waits for S3: less than a heartbeat."""
+
+
 class Storage(Protocol):
     """Store whole values under keys.
 
@@ -162,6 +166,9 @@ class Storage(Protocol):
 
     def patient(self, patience_s: float) -> Storage:
         """Return the same storage, which retries a request for at most `patience_s` seconds after transient faults."""
+
+    def brief(self) -> Storage:
+        """Return the same storage for a few bytes that others wait for: one try, which on S3 ends after `BRIEF_S`."""
 
     def sub(self, folder: str) -> Storage:
         """Return the part of the storage below `folder`."""

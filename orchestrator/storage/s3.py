@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from orchestrator.errors import project_file
-from orchestrator.storage.base import Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.base import BRIEF_S, Keys, Snapshot, StorageError, Tagged, checked_key
 from orchestrator.storage.patience import FIRST_CONTACT_S, PATIENCE_S, TransientError, retry_transient
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ class S3Storage:
     region: str | None = None
     attempts: int = 4
     """How often botocore tries one request by itself, with pauses of seconds."""
+    answer_s: float = 60.0
     patience_s: float = field(default=PATIENCE_S, compare=False)
     """For how long a request is repeated after faults that pass, once the bucket has answered this process."""
 
@@ -170,6 +171,9 @@ class S3Storage:
     def patient(self, patience_s: float) -> S3Storage:
         return replace(self, patience_s=patience_s)
 
+    def brief(self) -> S3Storage:
+        return replace(self, attempts=1, answer_s=BRIEF_S, patience_s=0.0)
+
     def _top(self, folder: str) -> str:
         top = self._key(folder) if folder else self.prefix
         return f"{top}/" if top else ""
@@ -187,7 +191,7 @@ class S3Storage:
 
     @property
     def _client(self) -> Any:
-        return _s3_client(self.endpoint, self.region, self.attempts, os.getpid())
+        return _s3_client(self.endpoint, self.region, self.attempts, self.answer_s, os.getpid())
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
@@ -380,7 +384,7 @@ def in_parallel(call: Callable[[str], T], keys: Sequence[str]) -> Sequence[T]:
 
 
 @functools.cache
-def _s3_client(endpoint: str | None, region: str | None, attempts: int, pid: int) -> Any:
+def _s3_client(endpoint: str | None, region: str | None, attempts: int, answer_s: float, pid: int) -> Any:
     """Return one client per set of options and process (`pid` keeps a forked child from using its parent's sockets)."""
     import boto3.session
     from botocore.config import Config
@@ -388,8 +392,8 @@ def _s3_client(endpoint: str | None, region: str | None, attempts: int, pid: int
     own_endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     config = Config(
         max_pool_connections=PARALLEL_REQUESTS,
-        connect_timeout=5,
-        read_timeout=60,
+        connect_timeout=min(5.0, answer_s),
+        read_timeout=answer_s,
         retries={"mode": "standard", "total_max_attempts": attempts},
         request_checksum_calculation="when_required",  # older MinIO and Ceph refuse the new default
         response_checksum_validation="when_required",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from orchestrator.records.index import trial_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, StopDecision, TrialRecord
 from orchestrator.resources.usage import Budget, attempt_usage
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.sweep import ResourceRule, Resources, Sweep, choice
 from tests.support.execution import FakeCluster, Recorder, Script, StandIn
 from tests.support.sweeps import study, tiny_config
@@ -77,6 +78,33 @@ def test_a_stopped_process_is_reported_once_with_what_continues_it(
     assert ran.status is SweepStatus.COMPLETE
     said = [text for text in recorder.messages if "4242" in text]
     assert said == ["process 4242 (raylet) of this sweep is stopped: `kill -CONT 4242` lets it go on"]
+
+
+def test_a_storage_that_hangs_delays_no_look_at_ray(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.0)
+    asked, goes_on, waited = threading.Event(), threading.Event(), []
+    exists = LocalStorage.exists
+
+    def hang(self: LocalStorage, key: str) -> bool:
+        if key == "stop.json":
+            asked.set()
+            waited.append(goes_on.wait(60))
+        return exists(self, key)
+
+    class Dying(FakeCluster):
+        def failure(self) -> str:
+            return "the raylet has ended" if asked.is_set() else ""
+
+    def script(trial: str, start: int) -> str:
+        goes_on.wait(60)
+        return "finish"
+
+    monkeypatch.setattr(LocalStorage, "exists", hang)
+    ran = run_sweep(study(), storage, RunOptions(), cluster=Dying(), execute=StandIn(script).fit)
+    is_late = bool(waited)
+    goes_on.set()
+    assert ran.status is SweepStatus.ABANDONED and "the raylet has ended" in ran.reason
+    assert not is_late, "the storage was waited for"
 
 
 class TestLostMachines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -179,6 +180,30 @@ def test_a_full_or_forbidden_disk_is_said_at_once_with_its_cause(
         storage.write("a", b"1")
     assert len(calls) == 1 and isinstance(caught.value.__cause__, OSError) and caught.value.__cause__.errno == code
     assert classify(caught.value) is FailureKind.STORAGE and is_out_of_space(caught.value) == (code == errno.ENOSPC)
+
+
+def test_a_brief_request_gives_a_server_up_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.storage.s3.BRIEF_S", 0.5)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    errors: list[str] = []
+
+    def read(address: str) -> None:
+        try:
+            open_storage(address).brief().read("a")
+        except StorageError as error:
+            errors.append(error.what)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the system accepts, and nothing answers
+        address = f"s3://bucket/x?endpoint_override=http://127.0.0.1:{server.getsockname()[1]}&region=us-east-1"
+        thread = threading.Thread(target=read, args=(address,), daemon=True)
+        thread.start()
+        thread.join(40)
+        assert errors and "cannot be reached" in errors[0]
+        server.accept()[0].close()
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 class TestS3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -308,7 +309,9 @@ def stop(name: SweepArgument, storage: StorageOption = "runs") -> None:
     from orchestrator.cli.views.console import out
 
     driver = stop_sweep(name, storage)
-    out.print(f"requested a stop of process {driver['pid']} on {driver['host']}; its trials write a last checkpoint")
+    doubt = "" if driver["host"] == socket.gethostname() else "if it still runs, "
+    about = f"process {driver['pid']} on {driver['host']}; {doubt}its trials write a last checkpoint"
+    out.print(f"requested a stop of {about}")
 
 
 for command in (*sweep_lifecycle.COMMANDS, export):

@@ -22,6 +22,7 @@ from orchestrator.records.progress import format_counts
 from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
+from orchestrator.resources.usage import elapsed_s, spending
 from orchestrator.storage import storage_to_read
 from orchestrator.sweep.commands import resume_command
 from orchestrator.sweep.fitted_table import Column, fit, hidden_note
@@ -118,12 +119,20 @@ def sweep_view(state: SweepState) -> RenderableType:
     where = f"runs as process {driver['pid']} on {driver['host']}" if driver else f"is {state.when_idle}"
     if state.has_damaged_lock:
         where = "has a damaged lock"
-    spent = sum(a.end.train_s for r in state.trials for a in r.attempts[-1:] if a.end)
     return Group(
         line((state.sweep.name, "bold"), f" ({state.sweep.kind}) {where}"),
         _table(state),
-        Text(f"{progress(state)}; {duration(spent)} of training"),
+        Text(f"{progress(state)}; {used(state.trials)}"),
     )
+
+
+def used(trials: Sequence[TrialRecord]) -> str:
+    """Format what trials have used up to their last signs of life: `3 min of trial time, 0.05 GPU-hours, 0.34 USD`."""
+    spent, text = spending(trials), f"{duration(elapsed_s(trials))} of trial time"
+    if spent.gpu_hours:
+        text += f", {spent.gpu_hours:.3g} GPU-hours"
+        text += f", {spent.usd:.2f} USD" if not spent.unpriced_gpu_hours else ""
+    return text
 
 
 def progress(state: SweepState) -> str:
