@@ -7,6 +7,7 @@ UserError (trm_data.errors)
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -22,6 +23,10 @@ class SweepError(UserError):
 
 class ClusterError(UserError):
     """Raised for a Ray cluster that cannot be reached or cannot hold what was requested."""
+
+
+_PATH_LIKE_OPTION = re.compile(r"-(?!\.?\d)[^=\s]*[./]")
+"""A path that begins with a dash: no option has a dot or a slash in its name."""
 
 
 def project_file(name: str) -> str:
@@ -45,4 +50,5 @@ def command_line(*words: str, storage: str = "") -> str:
             command where it is the default folder of the current directory.
     """
     is_default = "://" not in storage and Path(storage).absolute() == Path(DEFAULT_STORAGE).absolute()
-    return shlex.join(["trm", *words, *([] if not storage or is_default else ["--storage", storage])])
+    named = [f"./{word}" if _PATH_LIKE_OPTION.match(word) else word for word in words]
+    return shlex.join(["trm", *named, *([] if not storage or is_default else ["--storage", storage])])

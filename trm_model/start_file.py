@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,7 +23,9 @@ from trm_data.sources.files import Address, parse_address, read
 SETTING = "train.start_from"
 STARTS = ("start_from", SETTING)
 """Names under which nested plain settings hold it."""
-_LONGEST_HEADER = 2**28
+_LONGEST_HEADER, _PART = 2**28, 2**20
+_WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "U8": 1, "I8": 1, "BOOL": 1}
+"""Bytes of a value, by the name of its type in a header."""
 _MARK = "#sha256="
 
 
@@ -31,16 +35,15 @@ def pin_start(text: str, folder: Path) -> str:
     A remote file is downloaded for that, unless the address has the hash already.
 
     Raises:
-        ConfigError: there is no such file, it is not a checkpoint, or its content has another hash than the address.
+        ConfigError: there is no such file, it is not a checkpoint or damaged, or its content has another hash than the
+            address.
         DataError: it cannot be downloaded.
     """
     place = parse_address(text)
     if place.is_remote:
         if place.sha256 is not None:
             return text
-        content = read_remote(place)
-        _require_checkpoint(io.BytesIO(content), str(place))
-        return f"{text}{_MARK}{hashlib.sha256(content).hexdigest()}"
+        return f"{text}{_MARK}{_digest(io.BytesIO(read_remote(place)), str(place))}"
     path = (folder / expand_home(place.base)).resolve()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is not there"
@@ -49,7 +52,7 @@ def pin_start(text: str, folder: Path) -> str:
         status = path.stat()
         sha256 = _checked_digest(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise ConfigError(f"{SETTING}: cannot read {path}: {error.strerror}", "Name a readable file") from None
+        raise ConfigError(f"{SETTING}: cannot read {path}: {error.strerror}", "Name a readable file") from error
     if place.sha256 not in (None, sha256):
         raise ConfigError(
             f"{SETTING}: {path} has sha256 {sha256[:12]}, not {place.sha256[:12]} as its address says",
@@ -113,20 +116,47 @@ def read_remote(place: Address) -> bytes:
 def _checked_digest(path: Path, _modified_ns: int, _size: int) -> str:
     """Return the hash of a checkpoint file; a sweep may name the same one many times."""
     with path.open("rb") as content:
-        _require_checkpoint(content, str(path))
-        content.seek(0)
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        return _digest(content, str(path))
 
 
-def _require_checkpoint(content: BinaryIO, where: str) -> None:
-    """Raise ConfigError unless a file has the header of a checkpoint. Loading it checks the rest."""
+def read_head(content: BinaryIO) -> bytes:
+    """Return the beginning of a checkpoint file: the length of its header, and its header."""
     start = content.read(8)
-    is_zip = start.startswith(b"PK")
-    length = int.from_bytes(start, "little")
+    return start + content.read(min(int.from_bytes(start, "little"), _LONGEST_HEADER))
+
+
+def _digest(content: BinaryIO, where: str) -> str:
+    """Return the hash of a checkpoint. Loading it checks the rest: see `checkpoints.start.check_head`.
+
+    Raises:
+        ConfigError: it has no header of a checkpoint, or other tensors than its header says.
+    """
+    head = read_head(content)
     try:
-        if length > _LONGEST_HEADER:
-            raise ValueError
-        load_json(load_json(content.read(length))["__metadata__"]["trm"])
-    except (ValueError, KeyError, TypeError):
-        remedy = "Import it first: trm checkpoint import" if is_zip else "Name another file"
+        layout = load_json(head[8:])
+        checksum = load_json(layout.pop("__metadata__")["trm"]).get("crc32")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        remedy = "Import it first: trm checkpoint import" if head.startswith(b"PK") else "Name another file"
         raise ConfigError(f"{SETTING}: {where} is not a checkpoint of this program", remedy) from None
+    digest, found, size = hashlib.sha256(head), 0, 0
+    while part := content.read(_PART):
+        digest.update(part)
+        found, size = zlib.crc32(part, found), size + len(part)
+    damage = _damage(layout, size) or (checksum not in (None, found) and "its tensors do not match their checksum")
+    if damage:
+        raise ConfigError(f"{SETTING}: {where} is damaged: {damage}", "Restore it from a copy, or name another file")
+    return digest.hexdigest()
+
+
+def _damage(layout: dict[str, Any], size: int) -> str:
+    """Return how the tensors of a header differ from `size` bytes of content that follow it; empty if they do not."""
+    end = 0
+    try:
+        for name, tensor in sorted(layout.items(), key=lambda item: item[1]["data_offsets"]):
+            begin, stop = tensor["data_offsets"]
+            if begin != end or stop - begin != _WIDTHS[tensor["dtype"]] * math.prod(tensor["shape"]):
+                return f"tensor {name!r} has another size than its shape says"
+            end = stop
+    except (ValueError, KeyError, TypeError):
+        return "its header describes no tensors"
+    return "" if end == size else f"its tensors have {size:,} bytes, and {end:,} by its header"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from dataclasses import dataclass, replace
 
 from trm_data.config import DataRequest, Family
-from trm_data.errors import ConfigError, nearest
+from trm_data.errors import ConfigError, UserError, nearest
 from trm_data.own_kinds import own_kind, plugins
+
+logger = logging.getLogger(__name__)
 
 MOST_BLANKS = {4: 11, 6: 26, 9: 57}
 """Generated Sudoku, by side: beyond these, most random grids cannot be emptied so far, and a build would not end."""
@@ -236,6 +239,14 @@ CATALOGUE = {
 }
 
 
+_MAZE_NAME = re.compile(r"maze-(unique-)?(\d{1,3})x(\d{1,3})")
+
+
+def is_built_in_name(name: str) -> bool:
+    """Return whether `resolve_benchmark` takes a name for one of this package, so that no other kind can have it."""
+    return name in CATALOGUE or _MAZE_NAME.fullmatch(name) is not None
+
+
 def resolve_benchmark(name: str) -> Benchmark:
     """Return the benchmark called `name`; `maze-NxN` and `maze-unique-NxN` exist for every side. It may be a kind of
     one's own.
@@ -245,7 +256,7 @@ def resolve_benchmark(name: str) -> Benchmark:
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
-    if (found := re.fullmatch(r"maze-(unique-)?(\d{1,3})x(\d{1,3})", name)) is not None:
+    if (found := _MAZE_NAME.fullmatch(name)) is not None:
         side, least = int(found[2]), 9 if found[1] else MAZE_SIDES[0]  # few smaller mazes have only one path
         if found[2] != found[3] or not least <= side <= MAZE_SIDES[1]:
             raise ConfigError(f"{name}: mazes are square, of {least} to {MAZE_SIDES[1]} cells a side")
@@ -256,6 +267,15 @@ def resolve_benchmark(name: str) -> Benchmark:
     if name.endswith(".py"):
         raise ConfigError(f"benchmark {name!r} names no class", f"Write it as {name}:ClassName")
     raise ConfigError(f"unknown benchmark {name!r}", nearest(name, [*CATALOGUE, *(each.name for each in plugins())]))
+
+
+def find_benchmark(name: str) -> Benchmark | None:
+    """Return the benchmark that a record names; None where it is a kind of one's own whose code is not trusted or not
+    installed here, or fails."""
+    try:
+        return resolve_benchmark(name)
+    except ConfigError:
+        return None
 
 
 def has_tasks(name: str) -> bool:
@@ -269,8 +289,19 @@ def published_with(test_digest: str) -> Benchmark | None:
 
 
 def list_benchmarks() -> list[Benchmark]:
-    """Return every benchmark that can be built, in the order of the catalogue; then those of installed packages."""
-    return [*CATALOGUE.values(), *(resolve_benchmark(each.name) for each in plugins() if each.name not in CATALOGUE)]
+    """Return every benchmark that can be built, in the order of the catalogue; then those of installed packages, with
+    a warning for each that cannot be used."""
+    found = [*CATALOGUE.values()]
+    for point in plugins():
+        if is_built_in_name(point.name):
+            what = f"the puzzle kind {point.name} ({point.value}) is not used"
+            logger.warning("%s: its name is that of a benchmark of this project. Give it another one", what)
+            continue
+        try:
+            found.append(resolve_benchmark(point.name))
+        except UserError as error:
+            logger.warning("%s", error)
+    return found
 
 
 def complete(request: DataRequest) -> DataRequest:

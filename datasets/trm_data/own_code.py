@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from trm_data.errors import ConfigError, nearest
 from trm_data.files import expand_home
 from trm_data.python_text import may_derive, names_in
-from trm_data.run_source import Source, execute
+from trm_data.run_source import Source, execute, trusting
 
 _ADDRESS = re.compile(r"(?P<path>.+):(?P<name>\w+?)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?", re.DOTALL)
 _FORM = "Write it as path/to/file.py:ClassName"
@@ -258,7 +258,7 @@ def trusted_source(text: str) -> Source:
     raise ConfigError(
         f"the stored configuration names the code {address.name} of {address.path} (sha256 "
         f"{sha256[:_SHOWN_DIGITS]}), which this command does not trust",
-        f"Read the file, then add --trust {address.path}",
+        f"Read the file, then {trusting(address.path)}",
     )
 
 

@@ -10,8 +10,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
-from trm_data.errors import ConfigError, UserError
+from trm_data.errors import ConfigError, UserError, first_line
 from trm_data.own_code import KIND, is_address, is_trusted, load_class, short
+from trm_data.run_source import told
 
 GROUP = "trm.puzzle_kinds"
 """Entry points of this group have the names of their benchmarks."""
@@ -42,8 +43,8 @@ def own_kind(name: str) -> OwnKind | None:
     where = f"puzzle kind {name} ({point.value})"
     try:
         found = point.load()
-    except Exception as error:
-        what = f"the {where} cannot be imported: {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        what = f"the {where} cannot be imported: {type(error).__name__}: {first_line(error)}"
         raise ConfigError(what, "Install its package again, or remove it") from error
     if not isinstance(found, type) or not KIND.is_base_of(found):
         raise ConfigError(f"the {where} is not a PuzzleKind", KIND.derive)
@@ -72,14 +73,17 @@ def is_readable(benchmark: str) -> bool:
 
 def _made(cls: type, where: str) -> Any:
     if cls not in _loaded:
+        from trm_data.own_methods import guard  # numpy, which a plan without such a class does not load
+
         try:
             kind: Any = cls()
             problem = kind.incomplete()
         except UserError:
             raise
-        except Exception as error:
-            raise ConfigError(f"{where} fails: {type(error).__name__}: {error}", "Correct the class") from error
+        except (Exception, SystemExit) as error:
+            file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+            raise ConfigError(f"{where} fails: {told(error, file)}", "Correct the class") from error
         if problem:
             raise ConfigError(f"{where}: {problem}", "The documentation has an example: a kind of puzzle of your own")
-        _loaded[cls] = kind
+        _loaded[cls] = guard(kind)
     return _loaded[cls]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import linecache
+import shlex
 import sys
+import traceback
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from trm_data.errors import ConfigError, UserError
+from trm_data.errors import ConfigError, UserError, first_line
+
+_LARGEST_BYTES = 10_000_000
 
 
 class Source(NamedTuple):
@@ -18,6 +23,27 @@ class Source(NamedTuple):
     path: str
     text: str
     sha256: str
+
+
+def trusting(path: Path | str) -> str:
+    """Return the option that trusts a file, for a message that says what to do, quoted for a shell."""
+    return f"add --trust {shlex.quote(str(path))}"
+
+
+def has_content(path: Path, sha256: str | None) -> bool:
+    """Return whether a file that a record names has the recorded content. Reads nothing longer than source files."""
+    try:
+        is_small = path.is_file() and path.stat().st_size <= _LARGEST_BYTES
+        return is_small and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def told(error: BaseException, file: str | None) -> str:
+    """Return one line: type and message of an error of a user's code, and the last line of its file that was run."""
+    passed = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    where = f" ({Path(file).name}:{passed[-1]})" if file and passed else ""
+    return f"{type(error).__name__}: {first_line(error)}{where}"
 
 
 _executing: set[str] = set()
@@ -44,7 +70,7 @@ def execute(source: Source) -> ModuleType:
         del sys.modules[module.__name__]
         if isinstance(error, UserError):
             raise
-        raise ConfigError(f"{source.path} fails: {type(error).__name__}: {error}", "Correct the file") from error
+        raise ConfigError(f"{source.path} fails: {told(error, source.path)}", "Correct the file") from error
     finally:
         _executing.discard(source.sha256)
     return module

@@ -35,7 +35,8 @@ def stop_sweep(sweep: Sweep | str, storage: Storage | str | Path = "runs") -> di
     """Ask a running sweep to stop cleanly, wherever its driver is; `run` resumes it.
 
     Returns:
-        host, pid and started_s of the process that runs it, which stops soon.
+        host, pid and started_s of the process that runs it, which stops soon. One on another machine whose heartbeat is
+        late is asked, too: it may live.
 
     Raises:
         SweepError: there is no such sweep, or it does not run.
@@ -43,7 +44,7 @@ def stop_sweep(sweep: Sweep | str, storage: Storage | str | Path = "runs") -> di
     store, name = as_storage(storage), sweep_name(sweep)
     load_definition(store, name)
     folder = sweep_folder(store, name)
-    driver = driver_of(folder)
+    driver = driver_of(folder, if_silent="alive")
     if driver is None:
         raise SweepError(
             f"sweep {name!r} is not running",

@@ -13,7 +13,7 @@ from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
 from orchestrator.records.start_weights import provide_start
 from orchestrator.storage import Storage
-from orchestrator.sweep.trials import trial_id
+from orchestrator.sweep.identity import trial_id
 from orchestrator.worker import provenance
 from orchestrator.worker.job import Job
 from trm_data.own_code import sources_in

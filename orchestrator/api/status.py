@@ -44,10 +44,17 @@ class SweepState:
             for record in self.trials
         ]  # fmt: skip
         where = f"runs on {self.driver['host']}" if self.driver else f"is {self.when_idle}"
+        if self.has_damaged_lock:
+            where = "has a damaged lock"
         counts = f" ({format_counts(self.counts)})" if self.counts else ""
         lines = [f"{self.sweep.name} ({self.sweep.kind}) {where}: {self.progress}{counts}"]
         lines += aligned(header, rows, right=("seed", "step", header[-1])) if rows else []
         return "\n".join([*lines, *([f"{plural(len(self.damaged), 'unreadable file')}"] if self.damaged else [])])
+
+    @property
+    def has_damaged_lock(self) -> bool:
+        """Return whether nobody can tell who runs the sweep, because its lock names no process."""
+        return self.driver is not None and not self.driver["pid"]
 
     @property
     def when_idle(self) -> str:

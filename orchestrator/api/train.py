@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -17,25 +18,27 @@ from orchestrator.records.datasets import provide
 from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.records.start_weights import provide_start, start_header
+from orchestrator.records.start_weights import provide_start, start_head
 from orchestrator.resources.runtime import ASSUMED_CORE_FLOPS
 from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
+from orchestrator.sweep.identity import trial_id
 from orchestrator.sweep.matching import shape_of
 from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.text import percent, plural
-from orchestrator.sweep.trials import PlannedTrial, trial_id
+from orchestrator.sweep.trials import PlannedTrial
 from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from trm_data import Dataset
 from trm_model import cost
-from trm_model.checkpoints.start import check_start, start_kind
+from trm_model.checkpoints.start import check_head, start_kind
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.model.recursion import load_recursion
-from trm_model.start_file import short_start
 from trm_model.training.launch import check_processes
+
+logger = logging.getLogger(__name__)
 
 LONG_SCORING_S = 60.0
 """Scoring that takes longer than this on a CPU, and than three times the training, is announced."""
@@ -100,6 +103,8 @@ def train(
         family = config.recipe or "train"
         trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
         write_head(folder, config, head_of(trial, dataset))
+        if config.train.start_from is not None:  # again: what nothing named yet may have been deleted
+            provide_start(store, config.train.start_from)
         is_finished = folder.exists("result.json")  # before its record is read, which then has the result
         record = read_trial(store, SINGLE_RUNS, identity)
         report: TrialReport | None = None
@@ -131,11 +136,13 @@ def _provide_start(config: TrialConfig, storage: Storage) -> str:
     """
     address = config.train.start_from
     if address is None:
+        if config.train.freezes_network:
+            logger.warning("train.freeze=network without train.start_from: embeddings of a random network are trained")
         return ""
+    head = start_head(storage, address)
+    check_head(config.model, head, **shape_of(config))
     provide_start(storage, address)
-    header, where = start_header(storage, address), short_start(address)
-    check_start(config.model, header, where, **shape_of(config))
-    return f"; starting from the {start_kind(header)} of {where}"
+    return f"; starting from the {start_kind(head.header)} of {head.where}"
 
 
 def _announcement(config: TrialConfig, dataset: Dataset, location: str) -> str:
@@ -157,7 +164,9 @@ def run_job(job: Job, max_steps: int, events: CallbackList) -> TrialReport:
     """Run one attempt in this process. SIGINT and SIGTERM end it after a checkpoint."""
     stop = threading.Event()
     with stop_signals(stop):
-        return run_attempt(job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set)
+        return run_attempt(
+            job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set, is_requeued=False
+        )
 
 
 def _long_scoring(config: TrialConfig, dataset: Dataset) -> str:

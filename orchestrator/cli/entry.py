@@ -11,8 +11,9 @@ from typing import NoReturn
 
 import typer
 
+from orchestrator.records.failures import exit_code
 from trm_data.addresses import hide_credentials
-from trm_data.errors import UserError, first_line, is_out_of_memory, is_out_of_space
+from trm_data.errors import UserError, first_line, is_of_machine, is_out_of_memory, is_out_of_space
 from trm_data.own_code import distrust_all
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,9 @@ and again, which takes a tenth of a short command's time."""
 
 
 def run(arguments: list[str]) -> NoReturn:
-    """Run one command. A user error is one line on standard error and exit code 2, never a traceback."""
+    """Run one command. A user error is one line on standard error, never a traceback, and exit code 2: or 3 where the
+    same command can succeed later (`orchestrator.records.failures.exit_code`)."""
+    _open_missing_streams()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     from orchestrator.cli.app import build_app
 
@@ -36,7 +39,7 @@ def run(arguments: list[str]) -> NoReturn:
         with suppress(ValueError, AttributeError):  # a command may have closed it, or the shell: `>&-`
             sys.stdout.flush()  # here, where an error can be described, and not when the interpreter ends
     except UserError as error:
-        _fail(str(error))
+        _fail(str(error), exit_code(error))
     except typer.Abort:
         sys.exit(130)
     except BrokenPipeError:
@@ -55,6 +58,8 @@ def run(arguments: list[str]) -> NoReturn:
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
+            if is_of_machine(error):
+                _fail(_describe(error), exit_code(error))
             raise
         remedy = "Take smaller batches, fewer puzzles or votes, or a machine or GPU with more memory"
         _fail(f"out of memory: {first_line(error)}. {remedy}")
@@ -65,11 +70,27 @@ def run(arguments: list[str]) -> NoReturn:
         # The last resort for a file or value that no check covers. `-vv` shows the traceback for a bug report.
         logger.debug("%s", type(error).__name__, exc_info=error)
         is_clear = isinstance(error, OSError) and error.filename is not None
-        _fail(_describe(error) + ("" if is_clear else ". `trm -vv ...` shows where"))
+        _fail(_describe(error) + ("" if is_clear else ". `trm -vv ...` shows where"), exit_code(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _describe(error: OSError | ValueError) -> str:
+def _open_missing_streams() -> None:
+    """Open the null device for standard streams that the caller has closed (`2>&-`), where Python has None.
+
+    Otherwise the next file that is opened, a record or a socket, would take the place of one and be printed into.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        with suppress(OSError):
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # for as long as the process
+
+
+def _describe(error: Exception) -> str:
     """Return one line that names the file, if the error contains it."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or first_line(error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from trm_data.files import expand_home
 
 if TYPE_CHECKING:
     from orchestrator.records.checkpoints import FoundCheckpoint
+    from orchestrator.records.schema import TrialRecord
     from orchestrator.storage import Storage
     from trm_data import Dataset
     from trm_model.config import TrialConfig
@@ -37,16 +39,20 @@ DatasetOption = Annotated[
 ]
 
 
-def start_address(address: str, storage_url: str) -> str:
-    """Return the pinned address of a checkpoint that `--from` names: a file, a remote one, or one of a trial."""
-    from orchestrator.records.checkpoints import find_checkpoint
+def start_address(address: str, storage_url: str, is_own: Callable[[TrialRecord], bool]) -> str:
+    """Return the pinned address of a checkpoint that `--from` names: a file, a remote one, or one of a trial.
+
+    Args:
+        is_own: see `find_start`.
+    """
+    from orchestrator.records.checkpoints import find_start
     from orchestrator.storage import open_storage
     from orchestrator.sweep.settings import absolute_path
     from trm_model.start_file import SETTING
 
     folder = Path.cwd()
     if "://" not in address and not (folder / expand_home(address)).exists() and "#" not in address:
-        address = find_checkpoint(address, open_storage(storage_url)).address
+        address = find_start(address, open_storage(storage_url), is_own).address
     return str(absolute_path(SETTING, address, folder))
 
 

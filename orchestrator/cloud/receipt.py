@@ -84,7 +84,7 @@ def _spans(records: Sequence[TrialRecord], since_s: float, now_s: float) -> tupl
     """Return when trials ran since a moment, and how many hours of that belong to attempts that were lost."""
     spans, lost_s = [], 0.0
     for record in records:
-        for attempt, usage in zip(record.attempts, attempt_usage(record, now_s), strict=True):
+        for attempt, usage in zip(record.attempts, attempt_usage(record), strict=True):
             start_s = attempt.start.started_s
             if start_s < since_s:
                 continue

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from orchestrator.cloud import deployments, launch_file, processes
 from orchestrator.cloud.backend import Deployment
@@ -122,16 +123,20 @@ class Timer:
                 return ""
             # A driver that ends by itself releases its lease.
             is_held = sweep_folder(self.storage, self.name).exists(LOCK)
+            reason = ""
+            if processes.find(self.folder, processes.DRIVER) is not None and is_held:
+                reason = "lost driver: its process is gone and has not released the sweep"
+            elif now_s - self._driven_s >= limits.idle_minutes * 60:
+                reason = f"idle: no driver for {limits.idle_minutes:g} min"
+            if reason and self._has_driver(if_silent="watch"):
+                self._driven_s = now_s
+                return ""
         except UserError:  # whether a driver on another machine runs is not known during an outage
             return ""
-        if processes.find(self.folder, processes.DRIVER) is not None and is_held:
-            return "lost driver: its process is gone and has not released the sweep"
-        if now_s - self._driven_s >= limits.idle_minutes * 60:
-            return f"idle: no driver for {limits.idle_minutes:g} min"
-        return ""
+        return reason
 
-    def _has_driver(self) -> bool:
-        return driver_of(sweep_folder(self.storage, self.name)) is not None
+    def _has_driver(self, if_silent: Literal["dead", "watch"] = "dead") -> bool:
+        return driver_of(sweep_folder(self.storage, self.name), if_silent=if_silent) is not None
 
     def end(self, why: str) -> str:
         """End the driver and the machine, and close the record, whatever fails before. Return what was done."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from orchestrator.errors import SweepError
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.estimate import sampled_cells
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
 from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
@@ -32,14 +31,17 @@ class BudgetTracker:
         self, budget: Budget, records: Iterable[TrialRecord], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.budget = budget
-        self._records = {record.trial_id: record for record in records}
+        self._records: dict[str, TrialRecord] = {}
+        self._spent = spending([])
+        for record in records:
+            self._count(record)
         self._running: dict[str, tuple[TrialCost, float]] = {}
         self._clock = clock
         self._begun_s = clock()
 
     def check(self, trial_id: str, need: TrialCost) -> str | None:
         """Return why a trial must not start, or None if it may."""
-        spent = self._spent()
+        spent = self._spent
         running = [one for one, _ in self._running.values()]
         needed = {
             "trials": float(self._is_new(trial_id)),
@@ -70,11 +72,17 @@ class BudgetTracker:
     def ended(self, record: TrialRecord) -> None:
         """Replace the estimate of a trial by what its attempts actually used."""
         self._running.pop(record.trial_id, None)
+        self._count(record)
+
+    def _count(self, record: TrialRecord) -> None:
+        """Replace what a trial had used. Its last attempt has ended, or was that of a driver that has died."""
+        before = spending(filter(None, [self._records.get(record.trial_id)]))
         self._records[record.trial_id] = record
+        self._spent += spending([record]) - before
 
     def exceeded(self) -> str | None:
         """Return the limit that has been exceeded, running trials included. A limit on trials stops no running one."""
-        spent = self._spent()
+        spent = self._spent
         # A running trial has used the share of its estimate that corresponds to the time that has passed.
         running = self._running.values()
         shares = [(need, self._hours_since(start_s) / max(need.hours, 1e-12)) for need, start_s in running]
@@ -90,14 +98,6 @@ class BudgetTracker:
     def _is_new(self, trial_id: str) -> bool:
         known = self._records.get(trial_id)
         return known is None or not known.attempts
-
-    def _spent(self) -> Spent:
-        # Previous attempts of a running trial count as spent; its current attempt is added from its estimate.
-        records = [
-            replace(record, status=Status.INTERRUPTED) if key in self._running else record
-            for key, record in self._records.items()
-        ]
-        return spending(records, time.time())
 
     def _hours_since(self, then_s: float) -> float:
         return (self._clock() - then_s) / 3600

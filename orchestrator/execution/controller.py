@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
-from orchestrator.errors import SweepError, command_line
+from orchestrator.errors import SweepError
 from orchestrator.execution.allocator import Allocator, Expired
 from orchestrator.execution.budget import BudgetTracker
 from orchestrator.execution.failures import (
@@ -30,15 +30,17 @@ from orchestrator.execution.scheduler import Placement, Start, TrialScheduler
 from orchestrator.execution.snapshots import Snapshots, progress_of
 from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.failures import FailureKind, classify
-from orchestrator.records.index import resume_command, trial_folder
+from orchestrator.records.index import trial_folder
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
 from orchestrator.records.stored import Damaged, DamagedRecordError
 from orchestrator.resources.runtime import RuntimeModel
+from orchestrator.resources.usage import attempt_usage
 from orchestrator.search.planner import Planner, rung_of
 from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError
+from orchestrator.sweep.commands import repair_advice
 from trm_data.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -103,6 +105,7 @@ class Controller:
         self._scheduler = TrialScheduler(planner, allocator, placement, costs, self._budget, self._clock)
         self._exempt = {record.trial_id for record in records if record.is_exempt}
         self._limits = AttemptLimits(records, options.retries)
+        self._address = options.address
         self._outage = StorageOutage()
         ended = [record for record in records if record.status.is_final]
         self._streak = FailureStreak(sweep, options.max_failures, sum(one.stage == "explore" for one in ended))
@@ -272,8 +275,7 @@ class Controller:
                 return
             reported = self._end_reasons.pop(trial_id, "")
             self._check_space(record, reported)
-            if record.status is Status.INTERRUPTED:
-                why = why or record.reason
+            why = why or (record.reason if record.status is Status.INTERRUPTED else "")
             if record.status.is_final:
                 self._outage.over()
             if not (record.status.is_final or self.stopping.is_set()):
@@ -350,6 +352,7 @@ class Controller:
         logger.info("trial %s: requeued: %s", record.trial_id, reason)
 
     def _end(self, record: TrialRecord) -> None:
+        persist(lambda: attempt_usage(record), self.stopping)  # reads rows of lost attempts: not under the lock
         with self._lock:
             self._check_canary(record)
             self._scheduler.ended(record)
@@ -360,9 +363,8 @@ class Controller:
                 self._reasons[record.trial_id] = record.reason
                 if reason := self._streak.add(record):
                     self.stop(SweepStatus.FAILING, reason)
-            reason = record.reason
             self._events.post("on_trial_end", self._snapshots.ended(record), self._progress())
-        logger.info("trial %s: %s%s", record.trial_id, record.status, f" ({reason})" if reason else "")
+        logger.info("trial %s: %s%s", record.trial_id, record.status, f" ({record.reason})" if record.reason else "")
 
     def _check_canary(self, record: TrialRecord) -> None:
         allocation = self._allocator.allocations.get(record.trial_id)
@@ -371,13 +373,11 @@ class Controller:
         if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._allocator.is_canary(record.trial_id):
             types = " or ".join(allocation.candidate.gpu_types)
             gpu_type = record.attempts[-1].start.gpu_type or types or "this GPU type"
-            retry = command_line("sweep", "retry", self._sweep.name, storage=self._storage.url)
-            resume = resume_command(self._storage, self._sweep.name)
             self.fail(
                 SweepError(
                     f"the first trial on {gpu_type} failed within {CANARY_STEPS} steps, the sweep stops: "
                     f"{record.reason}",
-                    f"Fix it, then run `{retry}` and `{resume}`; --no-canary skips this check",
+                    f"{repair_advice(self._sweep, self._storage.url, self._address)} (--no-canary skips this check)",
                 )
             )
         elif record.status.is_final:

@@ -114,6 +114,40 @@ class ClusterPlacement:
         )
 
 
+class StopRequests:
+    """Look for requests to stop from a thread: supervision must not wait for a storage that hangs."""
+
+    def __init__(self, controller: Controller, folder: Storage) -> None:
+        self._controller = controller
+        self._folder = folder.brief()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="stop-requests", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+
+    def _follow(self) -> None:
+        unreachable_since_s: float | None = None
+        while not self._end.wait(CHECK_S):
+            try:
+                if stop_requested(self._folder):
+                    self._controller.stop(SweepStatus.STOPPED, stop_reason(self._folder))
+                unreachable_since_s = None
+            except StorageError as error:
+                # An outage is survived. The sweep ends when its records cannot be written for too long.
+                now_s = time.monotonic()
+                if unreachable_since_s is None:
+                    unreachable_since_s = now_s
+                    logger.warning("storage is unavailable, no request to stop can be read: %s", error)
+                elif now_s - unreachable_since_s > OUTAGE_S:
+                    self._controller.fail(error)
+            except Exception:
+                logger.exception("a look for a request to stop failed")
+
+
 class Driver:
     """Run one sweep on a cluster. The cluster must have been started."""
 
@@ -128,12 +162,10 @@ class Driver:
     ) -> None:
         self._controller = controller
         self._cluster = cluster
-        self._folder = folder.patient(0.0)
-        """The check is repeated anyway; the main thread must not wait for an unavailable storage."""
+        self._requests = StopRequests(controller, folder)
         self._lease = lease
         self._callbacks = callbacks
         self._execute = execute
-        self._unreachable_since_s: float | None = None
         self._stopped: dict[int, int] = {}
         """Checks in a row that found a process stopped, by PID."""
         self._stopped_checked_s = 0.0
@@ -147,7 +179,8 @@ class Driver:
         self._callbacks.call("on_sweep_start", self._controller.snapshot(slots))
         thread = threading.Thread(target=self._run_trials, args=(slots,), name="tune", daemon=True)
         thread.start()
-        abandoned = self._supervise(thread)
+        with self._requests:
+            abandoned = self._supervise(thread)
         self._callbacks.deliver()
         if abandoned:
             error = self._controller.error
@@ -187,7 +220,8 @@ class Driver:
                     # Tune would wait for its actors forever: none of them can answer any more.
                     self._controller.fail(ClusterError(failure, "Run the same command again to continue"))
                     return failure
-                self._check_requests()
+                if not self._controller.is_stopping and (reason := self._controller.budget_exceeded()):
+                    self._controller.stop(SweepStatus.OUT_OF_BUDGET, reason)
                 self._check_stopped()
         return ""
 
@@ -203,23 +237,6 @@ class Driver:
                 text = f"process {pid} ({found[pid]}) of this sweep is stopped: `kill -CONT {pid}` lets it go on"
                 logger.info("%s", text)
                 self._callbacks.call("on_message", text)
-
-    def _check_requests(self) -> None:
-        """Check whether a stop was requested, and whether running trials have exceeded the budget."""
-        try:
-            if stop_requested(self._folder):
-                self._controller.stop(SweepStatus.STOPPED, stop_reason(self._folder))
-            self._unreachable_since_s = None
-        except StorageError as error:
-            # An outage is survived. The sweep ends when its records cannot be written for too long.
-            now_s = time.monotonic()
-            if self._unreachable_since_s is None:
-                self._unreachable_since_s = now_s
-                logger.warning("storage is unavailable, no request to stop can be read: %s", error)
-            elif now_s - self._unreachable_since_s > OUTAGE_S:
-                self._controller.fail(error)
-        if not self._controller.is_stopping and (reason := self._controller.budget_exceeded()):
-            self._controller.stop(SweepStatus.OUT_OF_BUDGET, reason)
 
 
 def count_slots(sweep: Sweep, options: RunOptions, cluster: Cluster) -> int:

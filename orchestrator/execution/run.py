@@ -24,12 +24,17 @@ from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
 from orchestrator.records.finished_index import indexed
-from orchestrator.records.index import find_definition, load_definition, note_address, resume_command, sweep_folder
+from orchestrator.records.index import find_definition, last_address, load_definition, note_address, sweep_folder
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.records.unfinished import held
-from orchestrator.resources.devices import require_local_cpus, require_local_gpu_count, require_local_gpus
+from orchestrator.resources.devices import (
+    require_local_cpus,
+    require_local_device,
+    require_local_gpu_count,
+    require_local_gpus,
+)
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
@@ -40,6 +45,7 @@ from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.budget import Budget
+from orchestrator.sweep.commands import resume_command
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import functions_of, require_no_credentials, starts_of, summarize_differences
 from trm_data.errors import ConfigError, DataError
@@ -72,8 +78,7 @@ def run_sweep(
         cluster, execute: where and with what trials run: Ray and Ray Tune.
 
     Raises:
-        SweepError: another definition has this name, another driver runs it, another process changes it at the same
-            time, or the budget is too small for one trial.
+        SweepError: another definition has this name, another process runs or changes it, or the budget covers no trial.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
         StorageError: the storage cannot be reached at the start.
         ConfigError: a trial needs a recursion file that nothing in this command names, or a setting has credentials.
@@ -85,7 +90,7 @@ def run_sweep(
     reader = SweepReader(storage, sweep.name)
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
-    _provide_starts(sweep, known, storage, is_stored=is_stored)
+    starts = _provide_starts(sweep, known, storage, is_stored=is_stored)
     require_earlier(sweep, storage)
     replay = replay_of(sweep, folder, options.replay, storage, has_begun=bool(known))
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
@@ -93,6 +98,7 @@ def run_sweep(
     with _held(storage, sweep.name, recorded) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         _write_definition(folder, sweep, replay)
         note_address(storage, sweep.name, options.address)
+        _provide(starts, storage, is_stored=is_stored)  # again: what nothing named yet may have been deleted
         library = Library(storage, lambda *progress: events.send("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
@@ -173,7 +179,7 @@ def _choose_machines(
     """Decide which GPUs trials use, and check that the machines can hold a trial: a cluster's, or this one.
 
     Raises:
-        SweepError: this machine lacks the GPUs, or for a new sweep the cores, that a trial needs.
+        SweepError, ConfigError: this machine lacks the GPUs, or for a new sweep the cores, that a trial needs.
         ClusterError: the cluster does not answer.
     """
     nodes = None if options.address is None else check_cluster(options.address).nodes
@@ -184,6 +190,7 @@ def _choose_machines(
             events.call("on_message", hint)
     elif is_checked:
         require_local_gpus(choice.sweep, choice.label)
+        require_local_device(choice.sweep)
         if is_new:
             require_local_cpus(choice.sweep)
             require_local_gpu_count(choice.sweep, choice.label, len(choice.gpus or ()))
@@ -310,19 +317,26 @@ def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
         load_class(address, role)
 
 
-def _provide_starts(sweep: Sweep, records: Iterable[TrialRecord], storage: Storage, *, is_stored: bool) -> None:
-    """Copy the checkpoints that trials start from into the storage.
+def _provide_starts(sweep: Sweep, records: Iterable[TrialRecord], storage: Storage, *, is_stored: bool) -> list[str]:
+    """Copy the checkpoints that trials start from into the storage, and return their addresses.
 
     Raises:
         UserError: one cannot be read, or has the weights of another model.
     """
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
     if addresses := starts_of([sweep.plain(), *unfinished]):
-        from orchestrator.records.start_weights import check_starts, provide_start  # imports torch
+        from orchestrator.records.start_weights import check_starts  # imports torch
 
-        for address in addresses:
-            provide_start(storage, address, is_stored=is_stored)
-        check_starts(sweep, storage)
+        check_starts(sweep, storage, is_stored=is_stored)
+    _provide(addresses, storage, is_stored=is_stored)
+    return addresses
+
+
+def _provide(addresses: Iterable[str], storage: Storage, *, is_stored: bool) -> None:
+    for address in addresses:
+        from orchestrator.records.start_weights import provide_start  # imports torch
+
+        provide_start(storage, address, is_stored=is_stored)
 
 
 def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> None:
@@ -337,8 +351,8 @@ def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> Non
     if more:
         extend = command_line("sweep", "extend", sweep.name, *more, storage=storage.url)
         raise SweepError(what, f"Extend the recorded one: {extend}")
-    resume = resume_command(storage, sweep.name)
     extend = command_line("sweep", "extend", sweep.name, storage=storage.url)
+    resume = resume_command(recorded, storage.url, last_address(storage, sweep.name))
     raise SweepError(
         what,
         f"Give this one another --name (--reuse takes over finished trials that both have), resume the recorded one: "

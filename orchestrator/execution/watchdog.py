@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from orchestrator.records.stored import Damaged
 from orchestrator.resources.aws.instances import terminate_workers
 from orchestrator.resources.usage import exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage
-from orchestrator.storage.lease import driver_of, driver_start_s, runs_python
+from orchestrator.storage.lease import DriverHours, driver_of, runs_python, start_of_driver
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
 from trm_data.files import start_of
@@ -59,6 +59,7 @@ class Watchdog:
     poll_s: float = POLL_S
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    hours: DriverHours = field(default_factory=DriverHours)
 
     def run(self) -> str:
         """Watch until the sweep is complete or was stopped. Return a description of how it ended.
@@ -66,15 +67,15 @@ class Watchdog:
         Raises:
             UserError: nodes could not be terminated.
         """
-        since_s: float | None = None
         while True:
             try:
                 # The lease first: records are complete once their driver has ended.
                 driver = driver_of(self.folder)
                 is_driven = driver is not None
-                since_s = driver_start_s(driver, since_s)
+                hours = self.hours.of(driver)
                 records = self.read()
-                if reason := exceeded(spending(records, self.clock(), since_s), self.budget):
+                now_s, since_s = (self.clock(), start_of_driver(driver)) if driver else (None, None)
+                if reason := exceeded(spending(records, now_s, since_s, hours), self.budget):
                     logger.info("sweep %s: %s", self.sweep.name, reason)
                     return f"{reason}: {self.stop(reason)}"
                 progress = sweep_progress(self.sweep, records)
@@ -86,7 +87,7 @@ class Watchdog:
 
     def stop(self, reason: str = "") -> str:
         """Request a clean stop, then signal the driver, then terminate nodes. Return which step was sufficient."""
-        driver = driver_of(self.folder)
+        driver = driver_of(self.folder, if_silent="watch")
         if driver is None:
             return self._terminate("the driver has exited")
         request_stop(self.folder, reason)
@@ -105,12 +106,15 @@ class Watchdog:
 
     def _is_gone_within(self, limit_s: float) -> bool:
         waited_s = 0.0  # not by the clock, which may step
-        while driver_of(self.folder) is not None:
+        while True:
+            began_s = time.monotonic()
+            if driver_of(self.folder, if_silent="watch") is None:
+                return True
+            waited_s += time.monotonic() - began_s
             if waited_s > limit_s:
                 return False
             self.sleep(pause_s := min(1.0, limit_s / 10))
             waited_s += pause_s
-        return True
 
     def _terminate(self, found: str) -> str:
         """Terminate nodes. Without a driver, Ray ends trials and the autoscaler ends nodes, unless something hangs."""

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.records.index import locate_trial, trial_folder
-from orchestrator.records.schema import TrialHead
+from orchestrator.records.index import (
+    BEST,
+    LAST,
+    SINGLE_RUNS,
+    last_or_best,
+    load_definition,
+    locate_trial,
+    trial_folder,
+)
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import TrialHead, TrialRecord
 from orchestrator.records.stored import read_part
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from trm_data.errors import nearest
@@ -108,6 +118,32 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> FoundCh
         raise CheckpointError(f"{sweep}/{trial} is finished and has no checkpoints", remedy)
     name = _choose(store, at, f"{sweep}/{trial}")
     return FoundCheckpoint(store, name, f"{sweep}/{trial} at step {step_of(name)}", head.dataset.name)
+
+
+def find_start(address: str, storage: Storage, is_own: Callable[[TrialRecord], bool]) -> FoundCheckpoint:
+    """Find the checkpoint whose weights a run starts from, so that the same command finds the same one again.
+
+    Args:
+        address: see `find_checkpoint`. `SWEEP/last` and `SWEEP/best` pass over the runs of `is_own`, and `last` over
+            runs without a checkpoint.
+        is_own: whether the command itself has begun a run.
+
+    Raises:
+        CheckpointError: there is none.
+        SweepError: there is no such trial; names the nearest.
+    """
+    sweep, _, word = address.rpartition("/")
+    if word not in (LAST, BEST) or sweep not in storage.folders("sweeps"):
+        return find_checkpoint(address, storage)
+    definition = None if sweep == SINGLE_RUNS else load_definition(storage, sweep)
+    records = read_trials(storage, sweep)
+    keys = [key.split("/") for key in storage.list(f"sweeps/{sweep}/trials")]
+    kept = {parts[3] for parts in keys if parts[4:5] == ["checkpoints"]}
+    others = [record for record in records if not is_own(record) and (record.trial_id in kept or word == BEST)]
+    if not others and any(record.attempts for record in records):
+        what = f"{address}: this command began every run of {sweep!r} that has a checkpoint"
+        raise CheckpointError(what, "Name SWEEP/TRIAL, or a file")
+    return find_checkpoint(f"{sweep}/{last_or_best(others, word, sweep, definition).trial_id}", storage)
 
 
 def _choose(store: CheckpointStore, at: str, where: str) -> str:

@@ -138,7 +138,7 @@ def _make_cache(root: Path) -> None:
         if not os.access(root, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise DataError(f"cannot write to the cache {root}: {error.strerror}", _SET_CACHE) from None
+        raise DataError(f"cannot write to the cache {root}: {error.strerror}", _SET_CACHE) from error
 
 
 def _upload(storage: Storage, path: Path) -> None:

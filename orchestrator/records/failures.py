@@ -3,8 +3,10 @@
 | kind | examples | what follows |
 |---|---|---|
 | trial | an exception of the training code, a non-finite loss, too little memory | its result; the sweep continues |
-| machine | a killed process, a lost node, a preemption, a dead raylet | requeued, resumes from its checkpoint |
-| storage | an unreachable bucket, a refused write, a full disk | retried, within limits; a full disk stops the sweep |
+| machine | a killed process, a lost node, a preemption, a dead raylet, a connection closed by another process of | |
+| | the run, a GPU that breaks or is gone, too many open files or threads | requeued, resumes from its checkpoint |
+| storage | an unreachable bucket or file server, a refused write | retried, within limits |
+| | a full disk, quota, cache or database | the sweep stops |
 | user | a wrong value, a missing file, Ctrl-C | one line and exit code 2, nothing is recorded |
 
 Whatever catches an error decides by this module; the driver, which has only the reason that a trial on another machine
@@ -16,10 +18,20 @@ from __future__ import annotations
 import errno
 from enum import StrEnum
 
-from orchestrator.storage.base import StorageError
-from trm_data.errors import UserError, causes, first_line, is_out_of_memory, is_out_of_space
+from orchestrator.storage.base import UNREACHABLE, StorageError
+from orchestrator.storage.patience import TransientError
+from trm_data.errors import (
+    LOST_PROCESSES,
+    UserError,
+    causes,
+    first_line,
+    has_class,
+    is_of_machine,
+    is_out_of_memory,
+    is_out_of_space,
+)
 
-__all__ = ["ExitCode", "FailureKind", "classify", "is_out_of_memory", "is_out_of_space", "reason_of"]
+__all__ = ["ExitCode", "FailureKind", "classify", "exit_code", "is_out_of_memory", "is_out_of_space", "reason_of"]
 
 
 class FailureKind(StrEnum):
@@ -32,7 +44,7 @@ class FailureKind(StrEnum):
 
 
 class ExitCode:
-    """Define the exit codes of `trm` commands that run trials."""
+    """Define the exit codes of `trm`."""
 
     COMPLETE = 0
     """Every planned trial has a result."""
@@ -41,33 +53,38 @@ class ExitCode:
     USER = 2
     """Wrong input."""
     STOPPED = 3
-    """Stopped before the end, by the user, the budget, the storage or lost machines; the same command resumes."""
+    """Stopped before the end, by the user, the budget, lost machines, or a storage that is full or does not answer; the
+    same command resumes."""
 
 
-MACHINE_ERRORS = ("ProcessLostError", "ActorDiedError", "RayActorError", "NodeDiedError", "WorkerCrashedError")
-"""By name, so that neither torch nor Ray is imported to classify a failure."""
-STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT}
+STORAGE_ERRNOS = UNREACHABLE | {errno.EROFS}
 
 
 def classify(error: BaseException) -> FailureKind:
-    """Return what a failure belongs to; an unknown error belongs to the trial."""
+    """Return what a failure belongs to; an unknown error belongs to the trial.
+
+    Storage and lack of memory count wherever they are among what an error came from (`trm_data.errors.causes`). What
+    a UserError describes is no failure of the machine, unless it says so: it may be an address that nobody answers.
+    """
     if is_out_of_space(error) or any(
-        isinstance(each, StorageError) or _errno(each) in STORAGE_ERRNOS for each in causes(error)
+        isinstance(each, StorageError) or (isinstance(each, OSError) and each.errno in STORAGE_ERRNOS)
+        for each in causes(error)
     ):
         return FailureKind.STORAGE
     if is_out_of_memory(error):
         return FailureKind.TRIAL
-    if any(kind.__name__ in MACHINE_ERRORS for kind in type(error).__mro__):
+    is_user = isinstance(error, UserError | KeyboardInterrupt)
+    if has_class(error, LOST_PROCESSES) or (not is_user and is_of_machine(error)):
         return FailureKind.MACHINE
-    if isinstance(error, UserError | KeyboardInterrupt):
-        return FailureKind.USER
-    return FailureKind.TRIAL
+    return FailureKind.USER if is_user else FailureKind.TRIAL
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of a command that an error ends: whether the same command can succeed later."""
+    may_pass = is_out_of_space(error) or any(isinstance(each, TransientError) for each in causes(error))
+    return ExitCode.STOPPED if may_pass or classify(error) is FailureKind.MACHINE else ExitCode.USER
 
 
 def reason_of(error: BaseException) -> str:
     """Return one line: the error's type and the first line of its message."""
     return f"{type(error).__name__}: {first_line(error)}"
-
-
-def _errno(error: BaseException) -> int | None:
-    return error.errno if isinstance(error, OSError) else None

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import SweepError, command_line
+from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, TrialRecord
 from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
@@ -59,16 +59,15 @@ def note_address(storage: Storage, name: str, address: str | None) -> None:
         sweep_folder(storage, name).delete_many([_ADDRESS])
 
 
-def resume_command(storage: Storage, name: str) -> str:
-    """Return the command that resumes a sweep on the cluster where it ran last."""
-    where: list[str] = []
+def last_address(storage: Storage, name: str) -> str | None:
+    """Return the Ray cluster on which a sweep ran last, to resume it there; None if this machine cannot reach it."""
     with suppress(KeyError, AttributeError, UserError):
         last = read_json(sweep_folder(storage, name).patient(0.0), _ADDRESS)
         address = str(last.get("address"))
         is_reachable = last.get("machine") == machine_id() or not address.startswith(("127.", "localhost"))
         if is_reachable and re.fullmatch(r"[\w.\[\]:-]+:[0-9]+", address):
-            where = ["--address", address]
-    return command_line("sweep", "resume", name, *where, storage=storage.url)
+            return address
+    return None
 
 
 def load_definition(storage: Storage, name: str) -> Sweep:
@@ -95,7 +94,10 @@ def read_definition(storage: Storage, name: str) -> Sweep | None:
     """Return the definition as `find_definition` does, also of a sweep that is deleted or renamed in part."""
     folder = sweep_folder(storage, name)
     try:
-        return Sweep.from_record(read_json(folder, DEFINITION))
+        sweep = Sweep.from_record(read_json(folder, DEFINITION))
+        if sweep.name != name:
+            raise ConfigError(f"it is the definition of a sweep {sweep.name!r}")
+        return sweep
     except KeyError:
         if folder.is_blocked(DEFINITION):
             raise DamagedRecordError(f"{folder.url}/{DEFINITION}", _NO_FILE) from None

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from orchestrator.errors import SweepError
 from orchestrator.records.index import DEFINITION, load_definition, load_definitions, read_definition, sweep_folder
+from orchestrator.records.retention import delete_stored, unused_weights
 from orchestrator.records.unfinished import MARK, Mark, held, require_finished
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.base import to_json_bytes
@@ -21,7 +22,8 @@ from trm_data.errors import is_out_of_space
 def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | None = None) -> int:
     """Delete all records of a sweep, checkpoints included; return the number of files.
 
-    Datasets stay, and so do trials of other sweeps that reused results of this one: they hold copies.
+    So are the weights in the storage that nothing else starts from. Datasets stay, and so do trials of other sweeps
+    that reused results of this one: they hold copies.
 
     Args:
         tracker: called with the name before anything is deleted, to delete the sweep there; what it raises leaves the
@@ -41,7 +43,7 @@ def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | N
         folder.delete_many(keys)
         folder.delete(MARK)
     storage.remove_leftovers(f"sweeps/{name}")
-    return len(keys)
+    return len(keys) + delete_stored(storage, unused_weights(storage))
 
 
 def _write_mark(folder: Storage, mark: Mark) -> None:
@@ -74,16 +76,16 @@ def rename_sweep(storage: Storage, name: str, new: str, tracker: Callable[[str, 
         for each in (name, new):
             leases.enter_context(held(storage, each, mark))
         moved = renamed(storage, name, new)
-        for sweep in _started_from(storage, name):
+        for sweep in started_from(storage, name):
             leases.enter_context(held(storage, sweep.name))
         if source.exists(DEFINITION):
             for folder in (target, source):  # in this order: nothing is copied to a name that does not say so
                 folder.write(MARK, to_json_bytes(mark.plain()))
             keys = _copy(storage, mark)
             target.write(DEFINITION, to_json_bytes(moved.plain()))
-            for sweep in _started_from(storage, name):
+            for sweep in started_from(storage, name):
                 names = tuple(new if earlier == name else earlier for earlier in sweep.warm_start)
-                changed = Sweep.parse({**sweep.plain(), "warm_start": names})
+                changed = Sweep.from_record({**sweep.plain(), "warm_start": names})
                 sweep_folder(storage, sweep.name).write(DEFINITION, to_json_bytes(changed.plain()))
             if tracker is not None:
                 tracker(name, new)
@@ -136,6 +138,6 @@ def _copy(storage: Storage, mark: Mark) -> list[str]:
     return found
 
 
-def _started_from(storage: Storage, name: str) -> list[Sweep]:
+def started_from(storage: Storage, name: str) -> list[Sweep]:
     """Return the sweeps whose `warm_start` names a sweep."""
     return [sweep for sweep in load_definitions(storage)[0] if name in sweep.warm_start and sweep.name != name]

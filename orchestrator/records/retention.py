@@ -20,6 +20,7 @@ from orchestrator.storage import Storage
 from orchestrator.storage.lease import driver_of
 
 _CHECKPOINT = re.compile(r"(?P<kind>step|base)-\d+\.safetensors")
+_START = re.compile(rb"#sha256=([0-9a-f]{64})")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _LAST_OF_FINISHED = 3.0
@@ -58,6 +59,8 @@ def parse_bytes(text: str) -> int:
 def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: bool = False) -> Pruning:
     """Delete the least useful checkpoints of all these sweeps together; those of a running sweep are counted but kept.
 
+    Weights that nothing in the storage starts from any more are deleted, however few bytes there are.
+
     Raises:
         SweepError: the only sweep named is running.
     """
@@ -68,16 +71,41 @@ def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: 
         others = sum(one.num_bytes for name in names if name not in free for s in sizes[name].values() for one in s)
         mine = {(name, trial): stored for name in free for trial, stored in sizes[name].items()}
         done = least_useful(records, mine, keep - others)
-        for one in done.deleted if not dry_run else []:
-            for key in (one.key, *one.shared):
-                storage.delete(key)
-    return done._replace(kept_bytes=done.kept_bytes + others)
+        done = done._replace(deleted=[*unused_weights(storage), *done.deleted], kept_bytes=done.kept_bytes + others)
+        if not dry_run:
+            delete_stored(storage, done.deleted)
+    return done
+
+
+def unused_weights(storage: Storage, without: str | None = None) -> list[Stored]:
+    """Return the checkpoints under `weights/` that no definition and no record names as the start of a run.
+
+    Args:
+        without: a sweep that is about to be deleted.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for key, num_bytes in storage.sizes("weights").items():
+        found.setdefault(key.split("/")[1], {})[key] = num_bytes
+    if not found:
+        return []
+    keys = [key for key in storage.list("sweeps") if key.endswith(("/sweep.json", "/trial.json"))]
+    contents = storage.read_many([key for key in keys if key.split("/")[1] != without])
+    named = {sha256.decode() for content in contents.values() for sha256 in _START.findall(content)}
+    unused = [files for sha256, files in sorted(found.items()) if sha256 not in named]
+    return [Stored(next(iter(files)), sum(files.values()), tuple(files)[1:]) for files in unused]
+
+
+def delete_stored(storage: Storage, stored: Iterable[Stored]) -> int:
+    """Delete checkpoints with what belongs to them; return the number of files."""
+    keys = [key for one in stored for key in (one.key, *one.shared)]
+    storage.delete_many(keys)
+    return len(keys)
 
 
 def _is_free(leases: ExitStack, storage: Storage, name: str, *, dry_run: bool, alone: bool) -> bool:
     """Return whether no driver runs the sweep. Unless `dry_run`, keep drivers away until `leases` is closed."""
     if dry_run:
-        return driver_of(sweep_folder(storage, name)) is None
+        return driver_of(sweep_folder(storage, name), if_silent="watch") is None
     try:
         leases.enter_context(held(storage, name))
     except SweepError:
@@ -112,10 +140,9 @@ def least_useful(
         checkpoints: of every (sweep, trial id), the oldest first.
     """
     ranked: list[tuple[tuple[float, ...], Stored]] = []
-    total = 0
+    total = sum(one.num_bytes for stored in checkpoints.values() for one in stored)  # of damaged trials, too
     for record in records:
         stored = checkpoints.get((record.sweep, record.trial_id), [])
-        total += sum(one.num_bytes for one in stored)
         for index, one in enumerate(stored):
             rank = _use(record, is_newest=index == len(stored) - 1)
             if rank is not None:

@@ -56,6 +56,14 @@ class Columns(NamedTuple):
             steps=self.steps[keep], times_s=self.times_s[keep], group=self.group[keep], place=self.place[keep]
         )
 
+    def after_first(self, step: int) -> Columns:
+        """Return the rows from the first one after a step on."""
+        later = np.flatnonzero(self.steps > step)
+        first = int(later[0]) if len(later) else len(self.steps)
+        return self._replace(
+            steps=self.steps[first:], times_s=self.times_s[first:], group=self.group[first:], place=self.place[first:]
+        )
+
     def curve(self, metric: str, split: str) -> Iterator[tuple[int, float]]:
         """Yield (step, value) of one metric, in the order of the rows."""
         columns = {

@@ -265,8 +265,8 @@ class Attempt:
     end: AttemptEnd | None
     """None while it runs, or if its process was lost."""
     rows: Sequence[Row] | None = field(default=None, compare=False)
-    """Everything that it has recorded, including what the next attempt did again; read on first use. None for the only
-    attempt of a trial that has ended: its rows are the trial's."""
+    """Everything that it has recorded itself, including what the next attempt did again; read on first use. None for
+    the only attempt of a trial that has ended: its rows are the trial's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,12 @@ def attempt_of(name: str) -> int | None:
     return int(found["attempt"]) if found else None
 
 
+def may_hold_inherited(name: str) -> bool:
+    """Return whether a file holds rows of a shorter trial, alone or before those of its attempt."""
+    found = _NAME.fullmatch(name)
+    return found is not None and (found["folded"] is not None or not int(found["number"]))
+
+
 def current_segments(names: Iterable[str], attempt: int) -> list[str]:
     """Return the files that together hold the rows of an attempt once: its last fold, then the segments after it."""
     found = [(int(m["number"]), bool(m["folded"]), m[0]) for m in map(_NAME.fullmatch, names) if m]

@@ -6,20 +6,19 @@ takes the copy. Nothing is copied again while the storage has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator.records.checkpoints import StoredCheckpoints
-from orchestrator.storage import Storage
+from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import MAX_CHECKED_CELLS, Sweep
 from orchestrator.sweep.matching import shape_of
 from orchestrator.sweep.settings import replace_settings, starts_of
 from orchestrator.sweep.space import head
 from trm_data.errors import ConfigError
-from trm_model.checkpoints.start import NAME, MemoryCheckpoints, check_start, copy_start
-from trm_model.checkpoints.store import read_header
+from trm_model.checkpoints.start import NAME, StartHead, check_head, copy_start, head_of, read_start_head
 from trm_model.config import TrialConfig
-from trm_model.start_file import short_start, start_sha256
+from trm_model.start_file import read_head, short_start, start_sha256
 
 
 def start_store(storage: Storage, address: str) -> StoredCheckpoints:
@@ -39,40 +38,56 @@ def provide_start(storage: Storage, address: str, *, is_stored: bool = False) ->
     store = start_store(storage, address)
     if NAME in store.names():
         return
+    _require_named(address, is_stored)
+    copy_start(address, store)
+
+
+def _require_named(address: str, is_stored: bool) -> None:
     if is_stored:
         raise ConfigError(
             f"the storage has no copy of {short_start(address)}, which only a record names",
             "Name the sweep's own file, on a machine that has the checkpoint: trm sweep run FILE",
         )
-    copy_start(address, store)
 
 
-def start_header(storage: Storage, address: str) -> dict[str, Any]:
-    """Return the header of a checkpoint: of the storage's copy, or of the file itself."""
+def start_head(storage: Storage, address: str, *, is_stored: bool = False) -> StartHead:
+    """Return what the header of a checkpoint says: of the storage's copy, or of the file itself.
+
+    Args:
+        is_stored: see `provide_start`.
+
+    Raises:
+        UserError: it cannot be read, or is not a checkpoint.
+    """
     store = start_store(storage, address)
-    try:
-        return read_header(store.read(NAME), short_start(address))
-    except KeyError:
-        copy_start(address, memory := MemoryCheckpoints())
-        return read_header(memory.read(NAME), short_start(address))
+    if NAME not in store.names():
+        _require_named(address, is_stored)
+        return read_start_head(address)
+    if not isinstance(storage, LocalStorage):
+        return head_of(store.read(NAME), short_start(address))
+    with Path(store.address_of(NAME)).open("rb") as content:
+        return head_of(read_head(content), short_start(address))
 
 
-def check_starts(sweep: Sweep, storage: Storage) -> None:
+def check_starts(sweep: Sweep, storage: Storage, *, is_stored: bool = False) -> None:
     """Raise an error if a trial would start from the weights of another model: of a large space, the first cells.
+
+    Args:
+        is_stored: see `provide_start`.
 
     Raises:
         CheckpointError: names everything that differs.
     """
-    headers: dict[str, Mapping[str, Any]] = {}
+    heads: dict[str, StartHead] = {}
     seen = set()
     for config in _configurations(sweep):
         address = config.train.start_from
         if address is None or (key := (address, config.model, config.data.benchmark)) in seen:
             continue
         seen.add(key)
-        if address not in headers:
-            headers[address] = start_header(storage, address)
-        check_start(config.model, headers[address], short_start(address), **shape_of(config))
+        if address not in heads:
+            heads[address] = start_head(storage, address, is_stored=is_stored)
+        check_head(config.model, heads[address], **shape_of(config))
 
 
 def _configurations(sweep: Sweep) -> Iterator[TrialConfig]:

@@ -11,6 +11,7 @@ import psutil
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.gpu_choice import all_resources
 from orchestrator.resources.memory import measured_overhead_bytes
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types, gpus_of, memory_bytes, misspelled_gpus
@@ -21,6 +22,7 @@ from orchestrator.sweep.definition import Resources, Sweep
 from trm_data.settings import Settings
 
 THIS_MACHINE = "this machine"
+DEVICE = "runtime.device"
 
 
 class Device(Settings):
@@ -52,7 +54,7 @@ def require_local_cpus(sweep: Sweep) -> None:
         SweepError: names the requested and the available cores, and the remedy.
     """
     cores = os.cpu_count() or 1
-    for resources in (sweep.resources, *(rule.resources for rule in sweep.resource_rules)):
+    for resources in all_resources(sweep):
         if not resources.gpus and resources.cpus > cores:
             raise SweepError(
                 f"a trial needs {resources.cpus:g} CPUs, and this machine has {cores}",
@@ -83,7 +85,7 @@ def require_local_gpu_count(sweep: Sweep, label: str | None, count: int) -> None
     Raises:
         SweepError: names what a trial needs, what there is, and the remedy.
     """
-    for resources in (sweep.resources, *(rule.resources for rule in sweep.resource_rules)):
+    for resources in all_resources(sweep):
         types = gpu_types(resources.gpu_type)
         if resources.gpus and (resources.gpus > count or (types and label not in types)):
             raise SweepError(
@@ -91,6 +93,27 @@ def require_local_gpu_count(sweep: Sweep, label: str | None, count: int) -> None
                 f"{f'{count} {label}' if count else 'no GPU'}",
                 "Take what there is with --gpu auto, or name a cluster with --address",
             )
+
+
+def require_local_device(sweep: Sweep) -> None:
+    """Raise an error if trials ask for a device that this machine lacks, or that they are not given.
+
+    Args:
+        sweep: with `gpus` decided.
+
+    Raises:
+        ConfigError, SweepError: names the device and the remedy.
+    """
+    named = [variant.settings.get(DEVICE) for variant in (*sweep.variants, *sweep.confirm.controls)]
+    axis = sweep.space.get(DEVICE)
+    base = [sweep.base.runtime.device] if axis is None and (sweep.space or None in named or not named) else []
+    devices = {*base, *named, *(axis.spread() if axis is not None else ())}
+    for device in sorted(devices & {"cuda", "mps"}, key=str):
+        from trm_model.device import resolve_device  # imports torch
+
+        resolve_device(str(device))
+        if device == "cuda" and not any(each.gpus for each in all_resources(sweep)):
+            raise SweepError("runtime.device='cuda', but trials are given no GPU", "Set it to auto, or take --gpu any")
 
 
 def devices_of(

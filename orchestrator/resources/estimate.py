@@ -18,7 +18,14 @@ from pydantic import Field
 
 from orchestrator.resources import catalogue
 from orchestrator.resources.aws.quotas import Need
-from orchestrator.resources.devices import THIS_MACHINE, Device, devices_of, require_local_cpus, slots_of
+from orchestrator.resources.devices import (
+    THIS_MACHINE,
+    Device,
+    devices_of,
+    require_local_cpus,
+    require_local_device,
+    slots_of,
+)
 from orchestrator.resources.fitting import fit_memory
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.memory import memory_bytes, num_identifiers
@@ -171,13 +178,12 @@ def estimate(
         pricing: whose prices; AWS's if left out.
 
     Raises:
-        SweepError: a trial needs more CPUs than this machine has.
+        SweepError, ConfigError: a trial needs more CPUs than this machine has, or a device that it lacks.
     """
     choice = choose_gpus(sweep, nodes, share_gpus)
     sweep = choice.sweep
     labels = [choice.label] if nodes is None else [node.gpu_type for node in nodes]
     if nodes is None:
-        require_local_cpus(sweep)
         nodes = _this_node(choice)
     plan = _planned_cells(sweep, explored)
     configs = [config for _, config in plan.configured]
@@ -215,7 +221,10 @@ def estimate(
 
 
 def _this_node(choice: GpuChoice) -> list[Node] | None:
-    """Return this machine as a node if it has GPUs on which trials of the sweep may run."""
+    """Return this machine as a node if it has GPUs for trials of the sweep. Check that it can run one."""
+    require_local_cpus(choice.sweep)
+    if not choice.sweep.resources.gpus:  # else it may be planned here for GPUs that this machine lacks
+        require_local_device(choice.sweep)
     wanted = gpu_types(choice.sweep.resources.gpu_type)
     if not choice.gpus or not choice.sweep.resources.gpus or (wanted and choice.label not in wanted):
         return None

@@ -52,12 +52,12 @@ def choose_gpus(sweep: Sweep, nodes: Sequence[Node] | None = None, share: bool |
         nodes: nodes of the cluster on which they run; None for this machine.
         share: whether trials share GPUs; None: where GPUs were chosen automatically.
     """
-    is_open = any(resources.gpus is None for resources in _all_resources(sweep))
+    is_open = any(resources.gpus is None for resources in all_resources(sweep))
     if nodes is not None:
         has_gpus = any(node.num_gpus for node in nodes)
         message = "trials use CPUs of the cluster; --gpu any lets them use its GPUs" if is_open and has_gpus else ""
         return GpuChoice(decide_gpus(sweep, 0), None, bool(share), message)
-    if not is_open and not any(resources.gpus for resources in _all_resources(sweep)):
+    if not is_open and not any(resources.gpus for resources in all_resources(sweep)):
         return GpuChoice(sweep, (), bool(share))  # `--gpu none`: Ray is told of no GPU
     gpus = local_gpus.local_gpus()
     if not is_open:
@@ -68,7 +68,8 @@ def choose_gpus(sweep: Sweep, nodes: Sequence[Node] | None = None, share: bool |
     return GpuChoice(decide_gpus(sweep, 1), gpus, is_shared, _describe(sweep, gpus, is_shared))
 
 
-def _all_resources(sweep: Sweep) -> list[Resources]:
+def all_resources(sweep: Sweep) -> list[Resources]:
+    """Return the resources that trials of a sweep may have."""
     return [sweep.resources, *(rule.resources for rule in sweep.resource_rules)]
 
 

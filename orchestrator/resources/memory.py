@@ -9,7 +9,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import Attempt, TrialRecord
+from orchestrator.resources.usage import whole_run
 from orchestrator.sweep.matching import shape_of
 from trm_data.benchmarks import has_tasks
 from trm_model import cost
@@ -37,17 +38,17 @@ def measured_overhead_bytes(records: Iterable[TrialRecord], device: str, where: 
     """
     found = []
     for record in records:
-        if record.status is not Status.FINISHED or len(record.attempts) != 1:
+        if (attempt := whole_run(record)) is None:
             continue
-        start, peak = record.attempts[0].start, _peak(record, device)
+        start, peak = attempt.start, _peak(attempt, device)
         ran_there = start.host if device == "cpu" else start.gpu_type
         if peak and start.device == device and ran_there == where:
             found.append(peak - memory_bytes(record.config, device, overhead_bytes=0))
     return int(statistics.median(found)) if found else None
 
 
-def _peak(record: TrialRecord, device: str) -> int | None:
-    end = record.attempts[0].end
+def _peak(attempt: Attempt, device: str) -> int | None:
+    end = attempt.end
     if end is None:
         return None
     return end.peak_bytes if device == "cpu" else end.gpu_peak_bytes

@@ -15,14 +15,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.catalogue import CatalogueError, gpu
 from orchestrator.resources.placement import SpeedOf, peak_speed
-from orchestrator.resources.usage import attempt_usage, price_per_gpu_hour
+from orchestrator.resources.usage import attempt_usage, price_per_gpu_hour, whole_run
 from orchestrator.sweep.matching import shape_of, training_flops
 from orchestrator.sweep.text import plural
 from trm_data.benchmarks import resolve_benchmark
-from trm_data.own_kinds import is_readable
 from trm_data.settings import Settings
 from trm_model import cost
 from trm_model.config import TrialConfig
@@ -198,11 +197,9 @@ class RuntimeModel:
 
 def _finished_run(record: TrialRecord) -> _FinishedRun | None:
     """Return how and where a trial ran, if a single attempt ran all of it."""
-    if record.status is not Status.FINISHED or len(record.attempts) != 1:
+    attempt = whole_run(record)
+    if attempt is None:
         return None
-    if not is_readable(record.config.data.benchmark):
-        return None  # only code that this command does not trust knows how large its puzzles are
-    [attempt] = record.attempts
     seconds = attempt_usage(record)[0].duration_s
     if attempt.end is None or attempt.start.from_step != 0 or seconds <= 0:
         return None

@@ -4,6 +4,7 @@ Every figure of this kind comes from here: budgets, plans, leaderboards, MLflow 
 
 - An attempt with an end lasts until that end. One without an end (killed, preempted, power cut) lasts until its last
   sign of life, including what the next attempt did again. The time between two attempts is never charged.
+- Only budgets of a sweep whose driver lives add the time since the last row of the attempts that this driver started.
 - A wall clock that steps back adds nothing. Where training seconds, which a monotonic clock measures, show that the
   wall clock jumped forward, they count instead.
 - Two trials on one GPU for an hour are one GPU-hour. Measured energy is already the trial's share.
@@ -12,14 +13,15 @@ Every figure of this kind comes from here: budgets, plans, leaderboards, MLflow 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import dropwhile
+from dataclasses import astuple, dataclass
 from typing import NamedTuple, cast
 
 from orchestrator.records.schema import GPU_ENERGY, SYSTEM_SPLIT, Attempt, AttemptStart, Row, Status, TrialRecord
 from orchestrator.resources.catalogue import CatalogueError, Market, gpu, usd_per_gpu_hour
 from orchestrator.sweep.budget import Budget
+from trm_data.benchmarks import find_benchmark
 
 SILENT_S = 900.0
 """A running attempt without a row for this many seconds has died: evaluations between two rows are shorter."""
@@ -37,6 +39,12 @@ class Spent:
     unpriced_gpu_hours: float
     """GPU-hours on types that the catalogue has no price for; not in `usd`."""
     wall_hours: float
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(*map(operator.add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(*map(operator.sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +85,31 @@ def price_per_gpu_hour(gpu_type: str | None, market: str | None = None) -> float
     return None
 
 
-def attempt_usage(record: TrialRecord, now_s: float | None = None) -> list[AttemptUsage]:
+def attempt_usage(record: TrialRecord, now_s: float | None = None, since_s: float | None = None) -> list[AttemptUsage]:
     """Return the usage of every attempt of a trial, in order.
 
     Args:
-        now_s: the present, in seconds since the epoch: a trial that runs is charged until then. None charges every
-            attempt up to its end or its last row.
+        now_s: the present, in seconds since the epoch, if the sweep's driver lives: an attempt that runs is charged
+            until then. None charges every attempt up to its end or its last row.
+        since_s: start of that driver. Attempts from before it were those of a driver that has died.
     """
     starts = [attempt.start.started_s for attempt in record.attempts]
     last = len(starts) - 1
     found = []
     for index, attempt in enumerate(record.attempts):
         successor_s = starts[index + 1] if index < last else None
-        until_s = now_s if index == last and record.status is Status.RUNNING else None
+        may_run = index == last and record.status is Status.RUNNING and starts[index] >= (since_s or 0.0)
+        until_s = now_s if may_run else None
         found.append(_charged(attempt.start, _duration_s(record, attempt, successor_s, until_s)))
     return found
+
+
+def whole_run(record: TrialRecord) -> Attempt | None:
+    """Return the attempt that ran all of a finished trial; None where there were more, or where only code that is not
+    trusted or not installed here knows how large the trial's puzzles are."""
+    if record.status is not Status.FINISHED or len(record.attempts) != 1:
+        return None
+    return record.attempts[0] if find_benchmark(record.config.data.benchmark) else None
 
 
 def uses_gpu(record: TrialRecord) -> bool:
@@ -144,23 +162,29 @@ def measured_kwh(record: TrialRecord) -> float | None:
     return total_j / 3.6e6 if starts else None
 
 
-def spending(records: Iterable[TrialRecord], now_s: float, since_s: float | None = None) -> Spent:
+def spending(
+    records: Iterable[TrialRecord], now_s: float | None = None, since_s: float | None = None, wall_hours: float = 0.0
+) -> Spent:
     """Add up all attempts of a sweep. Trials that were reused from another sweep cost this one nothing.
 
     Args:
-        since_s: start of the driver, from which `wall_hours` count; None for the start of the first trial.
+        now_s, since_s: the present and the start of the driver, if one lives; see `attempt_usage`.
+        wall_hours: hours that the driver has run.
     """
-    own = [record for record in records if record.origin is None or record.origin.kind != "reused"]
-    uses = [usage for record in own for usage in attempt_usage(record, now_s)]
-    starts = [record.attempts[0].start.started_s for record in own if record.attempts]
-    begin_s = since_s if since_s is not None else min(starts, default=now_s)
+    own = _own(records)
+    uses = [usage for record in own for usage in attempt_usage(record, now_s, since_s)]
     return Spent(
-        trials=len(starts),
+        trials=sum(bool(record.attempts) for record in own),
         gpu_hours=sum(use.gpu_hours for use in uses),
         usd=sum(use.usd for use in uses if use.usd is not None),
         unpriced_gpu_hours=sum(use.gpu_hours for use in uses if use.usd is None),
-        wall_hours=max(0.0, now_s - begin_s) / 3600,
+        wall_hours=wall_hours,
     )
+
+
+def elapsed_s(records: Iterable[TrialRecord]) -> float:
+    """Return the seconds that all attempts of a sweep have lasted together, each up to its last sign of life."""
+    return sum(usage.duration_s for record in _own(records) for usage in attempt_usage(record))
 
 
 def exceeded(spent: Spent, budget: Budget) -> str | None:
@@ -172,15 +196,20 @@ def exceeded(spent: Spent, budget: Budget) -> str | None:
     return None
 
 
+def _own(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that the sweep has run itself."""
+    return [record for record in records if record.origin is None or record.origin.kind != "reused"]
+
+
 def _rows_of(record: TrialRecord, attempt: Attempt, successor_s: float | None) -> list[Row]:
-    """Return the rows of one attempt. Rows from before its start were inherited from a shorter trial.
+    """Return the rows of one attempt.
 
     An attempt that has recorded nothing has no rows, whatever times those of others have: the wall clock may have
     stepped between them. Rows are told apart by their times only where a record does not say whose they are.
     """
     begin_s = attempt.start.started_s
     if attempt.rows is not None:
-        return list(dropwhile(lambda row: row.time_s < begin_s, attempt.rows))
+        return list(attempt.rows)
     own = [row for row in record.rows if begin_s <= row.time_s and (successor_s is None or row.time_s < successor_s)]
     return sorted(own, key=lambda row: row.time_s)
 

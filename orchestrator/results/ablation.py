@@ -148,6 +148,11 @@ def _tables(records: Sequence[TrialRecord]) -> list[Table]:
     return [table for table in build_leaderboard(None, records, []) if table.metric == "exact_accuracy"]
 
 
+def _but_training(table: Table) -> tuple[str, ...]:
+    """Return what two tables share whose training alone differs."""
+    return (table.benchmark, table.split, table.metric, table.protocol, table.compute, table.scoring, table.fingerprint)
+
+
 def compare_with_control(
     records: Sequence[TrialRecord], control: str, *, baselines: Sequence[Baseline] = ()
 ) -> Ablation:
@@ -156,7 +161,8 @@ def compare_with_control(
     Raises:
         UserError: the control has no confirmed result, is in several tables, or is alone in its own.
     """
-    holding = [table for table in _tables(records) if any(entry.system == control for entry in table.entries)]
+    tables = _tables(records)
+    holding = [table for table in tables if any(entry.system == control for entry in table.entries)]
     if not holding:
         names = configurations(records)
         hint = nearest(control, names) or "No configuration has one yet"
@@ -167,7 +173,9 @@ def compare_with_control(
         raise UserError(f"{control!r} was scored on {len(holding)} test sets", "Name one sweep or benchmark")
     table = holding[0]
     first = next(entry for entry in table.entries if entry.system == control)
-    others = [entry for entry in table.entries if entry is not first]
+    # What training started from, or on, is a difference that an effect names.
+    same = [each for each in tables if _but_training(each) == _but_training(table)]
+    others = [entry for each in same for entry in each.entries if entry is not first]
     if not others:
         raise UserError(f"{control!r} is alone on its test set", "Run another configuration to compare it with")
     effects = _corrected([_effect(entry, first, baselines) for entry in others])

@@ -71,8 +71,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
     row["attempts"] = len(record.attempts)
     if record.attempts:
         start = record.attempts[-1].start
-        last_s = record.result.ended_s if record.result else 0.0
-        spent = spending([record], last_s or record.attempts[0].start.started_s)
+        spent = spending([record])
         row |= {"started_s": record.attempts[0].start.started_s, "device": start.device}
         row |= {"gpu_type": start.gpu_type, "gpu_hours": spent.gpu_hours, "usd": spent.usd}
     # A list becomes text, which every format can hold.

@@ -41,7 +41,8 @@ def warm_start(sweep: Sweep, storage: Storage, fingerprint: Fingerprint) -> Warm
     """Read everything that `sweep.warm_start` names.
 
     Raises:
-        SweepError: no such sweep in the storage, or it is deleted or renamed in part.
+        SweepError: a sweep that has not begun names one that is not in the storage, or one that is deleted or renamed
+            in part.
     """
     known: dict[str, TrialRecord] = {}
     first: list[Cell] = []
@@ -49,7 +50,7 @@ def warm_start(sweep: Sweep, storage: Storage, fingerprint: Fingerprint) -> Warm
         if name == PUBLISHED:
             first += published_cells(sweep)
             continue
-        records = _ended(storage, name)
+        records = _ended(sweep, storage, name)
         same = {record.trial_id for record in records if _is_own(record, sweep, fingerprint)}
         known |= {record.trial_id: record for record in records if record.trial_id in same}
         first += _best_cells([record for record in records if record.trial_id not in same], sweep)
@@ -65,14 +66,17 @@ def require_earlier(sweep: Sweep, storage: Storage) -> None:
     """
     for name in sweep.warm_start:
         if name != PUBLISHED:
-            _ended(storage, name)
+            _ended(sweep, storage, name)
 
 
-def _ended(storage: Storage, name: str) -> list[TrialRecord]:
-    """Return the ended trials of an earlier sweep. Raises SweepError if there are none, or not all are there."""
+def _ended(sweep: Sweep, storage: Storage, name: str) -> list[TrialRecord]:
+    """Return the ended trials of an earlier sweep. Raises SweepError if not all are there, or there are none.
+
+    A search that has begun goes on without them: the earlier sweep was deleted since.
+    """
     require_finished(storage, name)
     records = [record for record in read_trials(storage, name) if record.status.is_final]
-    if not records:
+    if not records and not storage.folders(f"sweeps/{sweep.name}/trials"):
         raise SweepError(
             f"warm_start: no ended trials of a sweep {name!r} in {storage.url}", "`trm sweep status` lists the sweeps"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -14,6 +15,21 @@ Keys: TypeAlias = list[str]
 
 class StorageError(UserError):
     """Raised if a storage cannot be reached, read or written."""
+
+
+UNREACHABLE = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EBUSY,
+    errno.ENOLCK,  # a lock server that restarts
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    getattr(errno, "EREMOTEIO", errno.EIO),  # of Linux alone
+}
+"""What a disk or a file server answers that does not work at the moment, whoever reads or writes."""
 
 
 class Tagged(NamedTuple):
@@ -49,6 +65,10 @@ class Snapshot(NamedTuple):
 
 def _joined(pairs: Iterable[tuple[str, str]]) -> str:
     return SEPARATOR.join(text for pair in pairs for text in pair)
+
+
+BRIEF_S = 4.0
+"""Seconds for which a heartbeat or a look for a request waits for S3: less than a heartbeat."""
 
 
 class Storage(Protocol):
@@ -146,6 +166,9 @@ class Storage(Protocol):
 
     def patient(self, patience_s: float) -> Storage:
         """Return the same storage, which retries a request for at most `patience_s` seconds after transient faults."""
+
+    def brief(self) -> Storage:
+        """Return the same storage for a few bytes that others wait for: one try, which on S3 ends after `BRIEF_S`."""
 
     def sub(self, folder: str) -> Storage:
         """Return the part of the storage below `folder`."""

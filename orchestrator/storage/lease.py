@@ -12,10 +12,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.errors import SweepError, command_line
 from orchestrator.storage.base import Storage, StorageError, to_json_bytes
@@ -30,7 +30,10 @@ HEARTBEAT_S = 5.0
 LEASE_S = 30.0
 """Seconds after which an unchanged lease may be taken over: five missed heartbeats on slow storage are tolerated."""
 LOCK = "lock.json"
+RELEASE_S = 20.0
+"""Longest wait for an unavailable storage at the end: a lease that stays is taken over."""
 STOP = "stop.json"
+_IDENTITY = ("host", "pid", "machine", "process_start", "started_s")
 
 
 class Lease:
@@ -52,20 +55,21 @@ class Lease:
         self.lost = threading.Event()
         """Set when another process took the lease over, as it may when this machine was suspended for too long."""
         self._folder = folder
-        self._storage_without_retries = folder.patient(0.0)
-        """A failed heartbeat is not repeated, because that would delay the next one."""
+        self._storage_without_retries = folder.brief()
+        """A failed heartbeat is not repeated, and one without an answer is abandoned: both would delay the next one."""
         self._name, self._storage = name, storage
         watch, stop = (command_line("sweep", verb, name, storage=storage) for verb in ("status", "stop"))
         self._what = what or f"sweep {name!r} is being run"
         self._remedy = remedy or f"Watch it with `{watch}`, or end it with `{stop}`"
         identity = this_process()
-        self._owner = {
+        self._owner: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": identity.pid,
             "machine": identity.machine,
             "process_start": identity.start,
             "started_s": time.time(),
         }
+        self._begun_s = time.monotonic()
         self._version = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -120,24 +124,24 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(HEARTBEAT_S)
-        if self.lost.is_set() or self._folder.delete_if(LOCK, self._version):
-            return
-        self._release(self._folder)  # the last renewal may have succeeded without an answer
+        if not self.lost.is_set():
+            self._release(self._storage_without_retries.patient(RELEASE_S))
 
     def _release(self, folder: Storage) -> None:
         """Delete the lease if it can be read and this process holds it."""
         with suppress(StorageError):
-            if (version := self._ours()) is not None:
+            if (version := self._ours(folder)) is not None:
                 folder.delete_if(LOCK, version)
 
     def _content(self) -> bytes:
-        return to_json_bytes({**self._owner, "beat_s": time.time()})
+        # Not by the clock: it may have stepped since the start.
+        return to_json_bytes({**self._owner, "beat_s": self._owner["started_s"] + time.monotonic() - self._begun_s})
 
     def _renew(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
             try:
                 version = self._storage_without_retries.replace_if(LOCK, self._content(), self._version)
-                if version is None and (version := self._ours()) is None:
+                if version is None and (version := self._ours(self._storage_without_retries)) is None:
                     self.lost.set()
                     return
             except UserError:
@@ -147,10 +151,10 @@ class Lease:
                 continue
             self._version = version
 
-    def _ours(self) -> str | None:
+    def _ours(self, folder: Storage) -> str | None:
         """Return the version of the lease if this process still holds it: a renewal may succeed without an answer."""
         try:
-            data, version = self._storage_without_retries.read_tagged(LOCK)
+            data, version = folder.read_tagged(LOCK)
         except KeyError:
             return None
         holder = _parse(data)
@@ -230,26 +234,54 @@ def runs_python(pid: int) -> bool:
         return False
 
 
-def driver_of(folder: Storage) -> dict[str, Any] | None:
+def driver_of(folder: Storage, *, if_silent: Literal["dead", "watch", "alive"] = "dead") -> dict[str, Any] | None:
     """Return host, pid and started_s of the current holder, if there is one.
 
     If the holder is on another machine, the age of its lease file decides, by the storage's clock where it has one.
-    That is sufficient for display; `Lease` and `unlock` watch the file instead.
+
+    Args:
+        if_silent: what a holder on another machine counts as whose lease is older than `LEASE_S` by that clock. "dead"
+            is sufficient for display. "watch", for decisions: alive if the file changes within `LEASE_S` from now on.
+            "alive", for what does no harm: unless it is proved dead.
     """
     try:
-        holder = _parse(folder.read(LOCK))
+        data, version = folder.read_tagged(LOCK)
+        holder = _parse(data)
         is_alive = _lives(holder)
         if is_alive is None:
-            is_alive = folder.age_s(LOCK) <= LEASE_S
+            is_alive = if_silent == "alive" or folder.age_s(LOCK) <= LEASE_S
+            is_alive = is_alive or (if_silent == "watch" and _changes(folder, version))
     except KeyError:
         return None
     return {"host": "?", "pid": 0, "started_s": 0.0, **holder} if is_alive else None
 
 
-def driver_start_s(driver: Mapping[str, Any] | None, earlier_s: float | None = None) -> float | None:
-    """Return when a driver of `driver_of` started, by the clock of its machine; `earlier_s` if that is not known."""
-    started_s = driver.get("started_s") if driver is not None else None
-    return float(started_s) if isinstance(started_s, (int, float)) and started_s > 0 else earlier_s
+class DriverHours:
+    """Measure for how long the driver of a sweep has run, without comparing the clocks of two machines.
+
+    A driver that is seen for the first time has run for as long as its lease says, by its own clock. From then on this
+    machine's monotonic clock counts. Without a driver, the hours of the last one continue.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._driver: tuple[Any, ...] | None = None
+        self._begun_s = clock()
+
+    def of(self, driver: Mapping[str, Any] | None) -> float:
+        """Return the hours since the start of a driver of `driver_of`; before one was seen, since this was made."""
+        if driver is not None and (found := tuple(map(driver.get, _IDENTITY))) != self._driver:
+            self._driver = found
+            started_s, beat_s = start_of_driver(driver), driver.get("beat_s")
+            ran_s = beat_s - started_s if isinstance(beat_s, (int, float)) and started_s is not None else 0.0
+            self._begun_s = self._clock() - max(0.0, ran_s)
+        return (self._clock() - self._begun_s) / 3600
+
+
+def start_of_driver(driver: Mapping[str, Any]) -> float | None:
+    """Return when a driver of `driver_of` started, by the clock of its machine; None if that is not known."""
+    started_s = driver.get("started_s")
+    return float(started_s) if isinstance(started_s, (int, float)) and started_s > 0 else None
 
 
 def unlock(folder: Storage, name: str, storage: str = "") -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.storage.base import Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.base import UNREACHABLE, Keys, Snapshot, StorageError, Tagged, checked_key
 from orchestrator.storage.local_files import (
     LOCK_FILE,
     files_below,
@@ -26,6 +25,7 @@ from orchestrator.storage.local_files import (
     is_current,
     link_or_copy,
     locked,
+    now_of_folder,
     read_regular,
     remove_leftovers,
     snapshot_of,
@@ -220,7 +220,8 @@ class LocalStorage:
         return self._retried("read", path, modified_s)
 
     def age_s(self, key: str) -> float:
-        return time.time() - self.modified_s(key)
+        modified_s = self.modified_s(key)
+        return now_of_folder(self._path(key).parent) - modified_s
 
     def remove_abandoned(self) -> None:
         remove_abandoned(self.root, recursive=True)
@@ -231,6 +232,9 @@ class LocalStorage:
 
     def patient(self, patience_s: float) -> LocalStorage:
         return replace(self, patience_s=patience_s)
+
+    def brief(self) -> LocalStorage:
+        return self.patient(0.0)
 
     def _statuses(self, folder: str) -> dict[str, os.stat_result]:
         top = self._folder(folder)
@@ -300,21 +304,7 @@ def _aside(path: Path, data: bytes) -> Iterator[Path]:
         yield aside
 
 
-_TRANSIENT = {
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.ENOTCONN,
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.ENOLCK,  # a lock server that restarts
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    getattr(errno, "EREMOTEIO", errno.EIO),  # of Linux alone
-}
+_TRANSIENT = UNREACHABLE | {errno.EAGAIN, errno.ECONNREFUSED, errno.ECONNRESET}
 """What a network file system answers while its server restarts."""
 _LOCAL_REMEDIES = {
     errno.ENOSPC: "Free some space or name another storage",

@@ -84,6 +84,20 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def now_of_folder(folder: Path) -> float:
+    """Return the time by the clock of a folder's file system, which may be that of a file server; this machine's clock
+    where nothing can be written."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            os.utime(descriptor)  # without a time: the file system fills in its own
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return time.time()
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Let a second name stand for a file, whose time of change stays; copy it in blocks where links are not possible.
 

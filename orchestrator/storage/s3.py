@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import time
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from orchestrator.errors import project_file
-from orchestrator.storage.base import Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.base import BRIEF_S, Keys, Snapshot, StorageError, Tagged, checked_key
 from orchestrator.storage.patience import FIRST_CONTACT_S, PATIENCE_S, TransientError, retry_transient
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class S3Storage:
     region: str | None = None
     attempts: int = 4
     """How often botocore tries one request by itself, with pauses of seconds."""
+    answer_s: float = 60.0
     patience_s: float = field(default=PATIENCE_S, compare=False)
     """For how long a request is repeated after faults that pass, once the bucket has answered this process."""
 
@@ -169,6 +171,9 @@ class S3Storage:
     def patient(self, patience_s: float) -> S3Storage:
         return replace(self, patience_s=patience_s)
 
+    def brief(self) -> S3Storage:
+        return replace(self, attempts=1, answer_s=BRIEF_S, patience_s=0.0)
+
     def _top(self, folder: str) -> str:
         top = self._key(folder) if folder else self.prefix
         return f"{top}/" if top else ""
@@ -186,7 +191,7 @@ class S3Storage:
 
     @property
     def _client(self) -> Any:
-        return _s3_client(self.endpoint, self.region, self.attempts, os.getpid())
+        return _s3_client(self.endpoint, self.region, self.attempts, self.answer_s, os.getpid())
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
@@ -253,8 +258,10 @@ class S3Storage:
             try:
                 value = call()
             except ClientError as error:
-                kind = TransientError if _is_transient(error) else StorageError
-                raise kind(*self._explain(_code(error), str(error))) from error
+                told = self._explain(_code(error), str(error))
+                if _code(error) in _FULL:
+                    raise StorageError(*told) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise (TransientError if _is_transient(error) else StorageError)(*told) from error
             except (
                 BotoCoreError,
                 HTTPError,
@@ -307,7 +314,10 @@ _LASTING = {
 """botocore's errors that another attempt does not change."""
 _NO_SUCH_KEY = {"NoSuchKey", "404", "NotFound"}
 _CONDITION_FAILED = {"PreconditionFailed", "NoSuchKey", "412", "404"}
+_FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded", "InsufficientStorage", "507"}
+"""Codes of MinIO, Ceph and others. S3 itself is never full."""
 _S3_EXPLANATIONS: list[tuple[set[str], str, str]] = [
+    (_FULL, "no space left on the server", "Free some space, or name another storage"),
     ({"NoSuchBucket"}, "the bucket does not exist", "Create it (`aws s3 mb`) or correct its name"),
     (
         {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"},
@@ -336,11 +346,7 @@ _S3_EXPLANATIONS: list[tuple[set[str], str, str]] = [
         "cannot be reached",
         "Check the network and endpoint_override",
     ),
-    (
-        {"PermanentRedirect", "AuthorizationHeaderMalformed", "301"},
-        "the bucket is in another region",
-        "Add ?region=NAME",
-    ),
+    ({"PermanentRedirect", "AuthorizationHeaderMalformed", "301"}, "the bucket has another region", "Add ?region=NAME"),
     ({"ValueError", "InvalidEndpoint"}, "the endpoint is not an address", "Write endpoint_override=http://HOST:PORT"),
 ]
 
@@ -374,7 +380,7 @@ def in_parallel(call: Callable[[str], T], keys: Sequence[str]) -> Sequence[T]:
 
 
 @functools.cache
-def _s3_client(endpoint: str | None, region: str | None, attempts: int, pid: int) -> Any:
+def _s3_client(endpoint: str | None, region: str | None, attempts: int, answer_s: float, pid: int) -> Any:
     """Return one client per set of options and process (`pid` keeps a forked child from using its parent's sockets)."""
     import boto3.session
     from botocore.config import Config
@@ -382,8 +388,8 @@ def _s3_client(endpoint: str | None, region: str | None, attempts: int, pid: int
     own_endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     config = Config(
         max_pool_connections=PARALLEL_REQUESTS,
-        connect_timeout=5,
-        read_timeout=60,
+        connect_timeout=min(5.0, answer_s),
+        read_timeout=answer_s,
         retries={"mode": "standard", "total_max_attempts": attempts},
         request_checksum_calculation="when_required",  # older MinIO and Ceph refuse the new default
         response_checksum_validation="when_required",

@@ -8,7 +8,9 @@ search, every cell of a study) reach a leaderboard.
 
 from __future__ import annotations
 
+import itertools
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -16,10 +18,10 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value, pin_axis, pin_files
+from orchestrator.sweep.identity import changes_result, expected_id, sweep_identity
 from orchestrator.sweep.matching import Axis, match_axis
 from orchestrator.sweep.metrics import require_metric
 from orchestrator.sweep.settings import (
-    LOCAL_PATHS,
     check_path,
     check_value,
     describe_axis,
@@ -29,16 +31,18 @@ from orchestrator.sweep.settings import (
     replace_settings,
     require_whole_gpus,
 )
-from orchestrator.sweep.space import Cell, Space, head, require_few
+from orchestrator.sweep.space import Cell, Space, head, require_few, with_paths
 from orchestrator.sweep.text import FILE_ENDINGS, MOST_ROWS, plural
 from trm_data.benchmarks import complete
 from trm_data.errors import ConfigError
-from trm_data.own_code import classes_in, identity_of, pin_function, require_pinned, short
+from trm_data.own_code import classes_in, pin_function, require_pinned, short
 from trm_data.own_kinds import is_readable
 from trm_data.settings import Settings, is_parsed
 from trm_model.config import ALIASES, TrialConfig
-from trm_model.start_file import replace_starts, start_identity, start_sha256
+from trm_model.start_file import replace_starts, start_sha256
 
+SET_BY_PLANS = {"seed", "evaluation.split", "data.train_splits", "train.max_steps"}
+"""Settings that trials may have otherwise than the base and its axes say."""
 MAX_CHECKED_CELLS = 256
 """Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
 RESERVED_NAMES = {
@@ -175,11 +179,11 @@ class Sweep(Settings):
             for path, domain in values["space"].items():
                 if not isinstance(domain, Choice | Uniform | Mapping):
                     raise ValueError(f"space: {path}={domain!r} is not a domain: write choice(1, 2) or uniform(0, 1)")
-            values = {**values, "space": _resolved(values["space"])}
+            values = {**values, "space": with_paths(values["space"])}
             if isinstance(values.get("only_if"), Mapping):
-                values["only_if"] = {key: _resolved(when) for key, when in _resolved(values["only_if"]).items()}
+                values["only_if"] = {key: with_paths(when) for key, when in with_paths(values["only_if"]).items()}
             if isinstance(values.get("forbidden"), list | tuple):
-                values["forbidden"] = tuple(_resolved(condition) for condition in values["forbidden"])
+                values["forbidden"] = tuple(with_paths(condition) for condition in values["forbidden"])
             if not is_parsed(info):
                 axes = {path: pin_axis(path, domain) for path, domain in values["space"].items()}
                 conditions = {key: values[key] for key in ("only_if", "forbidden") if key in values}
@@ -197,7 +201,11 @@ class Sweep(Settings):
         replace_starts(values, start_sha256)
         for address in (*classes_in(values), *functions_of(values)):
             require_pinned(address)
-        return cls.parse(values, context={"is_recorded": True})
+        sweep = cls.parse(values, context={"is_recorded": True})
+        named = [variant.settings for variant in (*sweep.variants, *sweep.confirm.controls)]
+        for path in itertools.chain(sweep.space, sweep.only_if, *sweep.only_if.values(), *sweep.forbidden, *named):
+            check_path(path)
+        return sweep
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
@@ -205,9 +213,9 @@ class Sweep(Settings):
             return self
         self._check_names()
         self._check_conditions()
+        self._check_axis()
         self._check_space()
         self._check_variants()
-        self._check_axis()
         self._check_kind()
         confirmed = self.confirm.seeds * (self.confirm.top + len(self.confirm.controls)) * (self.kind == "search")
         require_few(self.search_space, self.seeds, self.trials, self.seeds * len(self.variants) + confirmed)
@@ -220,8 +228,8 @@ class Sweep(Settings):
         lines += [f"  {describe_axis(path, domain)}" for path, domain in self.space.items()]
         named = self.variants if self.kind == "study" else self.confirm.controls
         if named:
-            what = "variants" if self.kind == "study" else "controls"
             more = f", ... ({len(named)})" if len(named) > MOST_ROWS else ""
+            what = "variants" if self.kind == "study" else "controls"
             lines.append(f"  {what}: {', '.join(variant.name for variant in named[:MOST_ROWS])}{more}")
         if self.kind == "study":
             lines.append(f"  {plural(self.seeds, 'seed')} per cell")
@@ -241,8 +249,9 @@ class Sweep(Settings):
         """Return the cell of the space that a variant repeats, or None."""
         config = replace_settings(self.base, variant.settings)
         cell = self.search_space.cell_of(config)
-        is_same = bool(self.space) and self.search_space.holds(cell) and replace_settings(self.base, cell) == config
-        return cell if is_same else None
+        if not self.space or not self.search_space.holds(cell):
+            return None
+        return cell if expected_id(replace_settings(self.base, cell)) == expected_id(config) else None
 
     def _configured(self, settings: Mapping[str, Setting]) -> TrialConfig:
         """Return a configuration whose puzzles can be built. Raises ConfigError otherwise."""
@@ -252,7 +261,7 @@ class Sweep(Settings):
         return config
 
     def _check_names(self) -> None:
-        for field, name in (("name", self.name), *(("warm_start", earlier) for earlier in self.warm_start)):
+        for field, name in [("name", self.name), *(("warm_start", name) for name in self.warm_start)]:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
                 raise ValueError(f"{field}={name!r} must be letters, digits, '.', '_' or '-', at most 80")
         reserved = "files of sweeps" if self.name.endswith(FILE_ENDINGS) else RESERVED_NAMES.get(self.name.casefold())
@@ -275,10 +284,18 @@ class Sweep(Settings):
             for path, wanted in condition.items():
                 for value in wanted if isinstance(wanted, tuple) else (wanted,):
                     check_value(path, value)
+        named = [with_paths(variant.settings) for variant in (*self.variants, *self.confirm.controls)]
+        for path, one in (pair for rule in self.resource_rules for pair in rule.when.items()):
+            setting = ALIASES.get(path, path)
+            may_have = setting in SET_BY_PLANS or self.search_space.may_have(setting, one)
+            if not may_have and all(settings.get(setting) != one for settings in named):
+                raise ValueError(f"resource_rules: no trial has {path}={one!r}: correct the rule, or leave it out")
 
     def _check_space(self) -> None:
         for path, domain in self.space.items():
             check_path(path)
+            if domain.count != 1 and not changes_result(path):
+                raise ValueError(f"{path} does not change a result: leave it out of the space, and set it in the base")
             values = [get_setting(self._configured({path: value}), path) for value in domain.spread()]
             if equal := [value for index, value in enumerate(values) if value in values[:index]]:
                 raise ValueError(f"two values of {path} are the same setting, {equal[0]!r}: leave one out")
@@ -287,34 +304,39 @@ class Sweep(Settings):
             first = head(space.grid(), MAX_CHECKED_CELLS)
             if not first:
                 raise ValueError("the space is empty: every cell is forbidden")
+            known: dict[str, Cell] = {}
             for cell in first:
                 try:
-                    self._configured(cell)
+                    config = match_axis(self._configured(cell), self.base, self.equal)
                 except ConfigError as error:
                     raise ConfigError(
                         f"cell {label(cell)!r} cannot run: {error.what}",
                         error.remedy or "Exclude the combination with 'forbidden', or drop the value",
                     ) from None
+                if (same := known.setdefault(expected_id(config), cell)) is not cell:
+                    both = f"{label(same)!r} and {label(cell)!r}"
+                    raise ValueError(f"cells {both} give the same result: exclude one with 'forbidden'")
 
     def _check_variants(self) -> None:
         space = self.search_space
-        is_grid = self.kind == "study" and bool(self.space) and space.is_countable
-        cells = {label(cell): cell for cell in head(space.grid(), MAX_CHECKED_CELLS)} if is_grid else {}
+        has_cells = self.kind == "study" and bool(self.space) and space.is_countable
+        cells = {label(cell): cell for cell in head(space.grid(), MAX_CHECKED_CELLS)} if has_cells else {}
         for kind, variants in (("variants", self.variants), ("controls", self.confirm.controls)):
-            names: dict[str, TrialConfig] = {}
+            names: dict[str, str] = {}
             for variant in variants:
-                config = match_axis(self._configured(variant.settings), self.base, self.equal)
+                result = expected_id(match_axis(self._configured(variant.settings), self.base, self.equal))
                 if not variant.name.isprintable():
                     raise ValueError(f"{kind}: the name {variant.name!r} has characters that cannot be printed")
                 if kind == "controls" and variant.name.startswith(BEST_PREFIX):
                     raise ValueError(f"a control named {variant.name!r} would be taken for one of the best: rename it")
                 if variant.name in cells and self.cell_like(variant) != cells[variant.name]:
                     raise ValueError(f"{kind}: {variant.name!r} is the name of another cell: take another name")
-                if variant.name.strip() in names:
+                name = unicodedata.normalize("NFC", variant.name.strip())
+                if name in names:
                     raise ValueError(f"two {kind} are named {variant.name!r}: give each its own name")
-                if same := [name for name, known in names.items() if known == config]:
-                    raise ValueError(f"{kind} {same[0]!r} and {variant.name!r} have equal settings: leave one out")
-                names[variant.name.strip()] = config
+                if same := [name for name, known in names.items() if known == result]:
+                    raise ValueError(f"{kind} {same[0]!r} and {name!r} give the same result: leave one out")
+                names[name] = result
 
     def _check_kind(self) -> None:
         other = "search" if self.kind == "study" else "study"
@@ -325,9 +347,11 @@ class Sweep(Settings):
                 raise ConfigError(f"{name!r} is for kind={other!r}, and this is a {self.kind}", remedy)
         ranges = [path for path, domain in self.space.items() if isinstance(domain, Uniform)]
         if self.kind == "study":
+            if self.seeds > 1 and ("seed" in self.space or any("seed" in each.settings for each in self.variants)):
+                raise ValueError(f"'seed' varies, and seeds={self.seeds} varies it too: take one of them")
             if ranges:
-                what = f"{ranges[0]}: a study runs every cell, and this is a range"
-                raise ValueError(f'{what}: give choices, or make it a search with kind="search", trials=N')
+                what = f"{ranges[0]}: a study runs every cell, and this is a range: give choices"
+                raise ValueError(f'{what}, or make it a search with kind="search", trials=N')
             return
         if self.trials is None or not self.space:
             raise ValueError("a search needs 'trials' (how many) and a 'space' (over what)")
@@ -362,22 +386,8 @@ class Sweep(Settings):
         return self.resources
 
     def definition(self) -> dict[str, Any]:
-        """Return the settings that identify this sweep: everything except where and how fast it runs.
-
-        Puzzle files are identified by name: their content is part of the dataset's fingerprint; their folder is not.
-        """
-        plain: dict[str, Any] = replace_starts(self.plain(), start_identity)
-        for operational in ("resources", "resource_rules", "max_concurrent", "budget"):
-            del plain[operational]
-        del plain["base"]["runtime"]
-        plain["base"]["data"]["benchmark"] = identity_of(self.base.data.benchmark)
-        plain["sampler"] = identity_of(self.sampler)
-        plain["stopping"]["rule"] = identity_of(self.stopping.rule)
-        for path in LOCAL_PATHS:
-            section, leaf = path.split(".")
-            if (address := plain["base"][section][leaf]) is not None:
-                plain["base"][section][leaf] = str(address).rstrip("/").rsplit("/", 1)[-1]
-        return plain
+        """Return the settings that identify this sweep."""
+        return sweep_identity(self.plain())
 
 
 def own_fields(values: Any) -> Any:
@@ -386,10 +396,3 @@ def own_fields(values: Any) -> Any:
         return values
     unused = FIELDS_OF_KIND["search" if values.get("kind", "study") == "study" else "study"]
     return {name: value for name, value in values.items() if name not in unused}
-
-
-def _resolved(settings: Any) -> Any:
-    """Return settings with the paper's letters as paths; what is not a mapping as it is, for its field to refuse."""
-    if not isinstance(settings, Mapping):
-        return settings
-    return {ALIASES.get(name, name): value for name, value in settings.items()}

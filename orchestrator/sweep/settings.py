@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -187,24 +188,32 @@ def starts_of(values: Any) -> list[str]:
 
 def functions_of(values: Mapping[str, Any]) -> list[str]:
     """Return the addresses of the user's functions that plain values of a sweep name: stopping rule and sampler."""
-    found = (values.get("stopping", {}).get("rule"), values.get("sampler"))
+    stopping = values.get("stopping")
+    found = (stopping.get("rule") if isinstance(stopping, Mapping) else None, values.get("sampler"))
     return [name for name in found if isinstance(name, str) and is_address(name)]
 
 
 def summarize_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return the first settings that differ with old and new value, cut where they are long, and how many more do.
+    """Return the first settings that differ with old and new value, of long ones what differs, and how many more do.
 
     The result is empty where nothing differs.
     """
     found = sorted(differences(old, new).items())
-    shown = [f"{path}: {_cut(before)} -> {_cut(after)}" for path, (before, after) in found[:MAX_DIFFERENCES]]
+    shown = [f"{path}: {' -> '.join(_cut(before, after))}" for path, (before, after) in found[:MAX_DIFFERENCES]]
     more = len(found) - len(shown)
     return ", ".join([*shown, *([f"and {more} more"] if more else [])])
 
 
-def _cut(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
+def _cut(before: Any, after: Any) -> list[str]:
+    """Return the texts of two values; of long ones the part from shortly before they differ."""
+    texts = [str(value) for value in (before, after)]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+    start = max(0, len(list(same)) - MAX_VALUE // 4)
+    end = start + MAX_VALUE - 3
+    return [
+        text if len(text) <= MAX_VALUE else "..." * (start > 0) + text[start:end] + "..." * (end < len(text))
+        for text in texts
+    ]
 
 
 def describe_change(path: str, before: Any, after: Any) -> str:

@@ -7,11 +7,12 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting
 from orchestrator.sweep.settings import get_setting
 from trm_data.errors import ConfigError
-from trm_model.config import TrialConfig
+from trm_model.config import ALIASES, TrialConfig
 
 DRAWS = 1000
 """Random draws after which a space with ranges counts as empty: all but a thousandth of it is forbidden."""
@@ -140,6 +141,10 @@ class Space:
         """Return whether every value of a cell lies on its axis and the combination is allowed."""
         return all(self.axes[path].holds(value) for path, value in cell.items()) and not self.is_forbidden(cell)
 
+    def may_have(self, path: str, value: Setting) -> bool:
+        """Return whether a cell may have a value: it lies on the axis, or the base has it."""
+        return get_setting(self.base, path) == value or (path in self.axes and self.axes[path].holds(value))
+
     def _holds(self, condition: Condition, settings: Mapping[str, Setting]) -> bool:
         def value(path: str) -> Setting:
             return settings[path] if path in settings else get_setting(self.base, path)
@@ -148,6 +153,13 @@ class Space:
             value(path) in wanted if isinstance(wanted, tuple) else value(path) == wanted
             for path, wanted in condition.items()
         )
+
+
+def with_paths(settings: Any) -> Any:
+    """Return settings with the paper's letters as paths; what is not a mapping as it is, for its field to refuse."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {ALIASES.get(name, name): value for name, value in settings.items()}
 
 
 def head(cells: Iterator[Cell], count: int) -> list[Cell]:

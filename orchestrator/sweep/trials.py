@@ -1,17 +1,17 @@
-"""Plan the trials of a sweep that are known before anything runs, and define the identity of a trial."""
+"""Plan the trials of a sweep that are known before anything runs."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from orchestrator.sweep.definition import Resources, Sweep
+from orchestrator.sweep.identity import expected_id, seeded_ids, trial_id
 from orchestrator.sweep.matching import match_axis
 from orchestrator.sweep.settings import label, replace_settings
 from orchestrator.sweep.space import Cell
 from trm_data.config import DataRequest
-from trm_data.settings import Settings, canonical_json, digest
+from trm_data.settings import Settings
 from trm_model.config import TrialConfig
 
 Fingerprint = Callable[[DataRequest], str]
@@ -64,12 +64,12 @@ def count_trials(sweep: Sweep) -> int:
 
 
 def _further_variants(sweep: Sweep) -> Iterator[tuple[str, Cell]]:
-    known: list[TrialConfig] = []
+    known: set[str] = set()
     for variant in sweep.variants:
-        config = replace_settings(sweep.base, variant.settings)
+        key = expected_id(replace_settings(sweep.base, variant.settings))
         # A variant may repeat a cell of the grid, and in sweeps of older versions another variant: that is one trial.
-        if config not in known and sweep.cell_like(variant) is None:
-            known.append(config)
+        if key not in known and sweep.cell_like(variant) is None:
+            known.add(key)
             yield variant.name, dict(variant.settings)
 
 
@@ -81,13 +81,14 @@ def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTria
         for number, (family, settings) in enumerate(cells(sweep)):
             if number < len(first):
                 template, id_of = first[number]
-                config = template.config.model_copy(update={"seed": sweep.base.seed + seed})
+                config = template.config.model_copy(update={"seed": template.config.seed + seed})
                 resources = sweep.resources_of(config)
                 trial = template.model_copy(
                     update={"trial_id": id_of(config.seed), "config": config, "resources": resources}
                 )
             else:
-                config = _scored_on_test(replace_settings(sweep.base, settings), sweep.base.seed + seed)
+                config = replace_settings(sweep.base, settings)
+                config = _scored_on_test(config, config.seed + seed)
                 trial = planned(sweep, fingerprint, "study", family, config)
                 if number < MAX_TEMPLATES and sweep.seeds > 1:
                     first.append((trial, seeded_ids(trial.config, fingerprint(trial.config.data.request()))))
@@ -129,40 +130,5 @@ def _scored_on_test(config: TrialConfig, seed: int) -> TrialConfig:
     return config.model_copy(update={"evaluation": evaluation, "seed": seed})
 
 
-IDENTITY_VERSION = 1
-"""Increased when the same configuration no longer means the same training."""
-ID_DIGITS = 12
 MAX_TEMPLATES = 10_000
 """Cells that are kept with their first seed to plan the others quickly: a study may have millions."""
-
-
-def trial_id(config: TrialConfig, fingerprint: str) -> str:
-    """Return the identity of a trial: 12 hexadecimal digits.
-
-    The dataset enters by its fingerprint, so two requests for the same puzzles make the same trial.
-    """
-    return digest(_identity(config, fingerprint), length=ID_DIGITS)
-
-
-def seeded_ids(config: TrialConfig, fingerprint: str) -> Callable[[int], str]:
-    """Return a function from a seed to the identity of the trial that has it instead of the configuration's."""
-    identity = _identity(config, fingerprint)
-    identity["config"]["seed"] = mark = "<seed>"
-    before, after = canonical_json(identity).split(canonical_json(mark))
-    start = hashlib.sha256(before.encode())
-
-    def id_of(seed: int) -> str:
-        whole = start.copy()
-        whole.update(f"{seed}{after}".encode())
-        return whole.hexdigest()[:ID_DIGITS]
-
-    return id_of
-
-
-def _identity(config: TrialConfig, fingerprint: str) -> dict[str, Any]:
-    plain = config.plain()
-    del plain["runtime"], plain["recipe"]
-    plain |= {"model": config.model.identity(), "train": config.train.identity()}
-    plain["data"] = {name: value for name, value in plain["data"].items() if name not in DataRequest.model_fields}
-    del plain["evaluation"]["batch_size"]
-    return {"version": IDENTITY_VERSION, "fingerprint": fingerprint, "config": plain}

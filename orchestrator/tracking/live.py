@@ -81,7 +81,8 @@ class Tracker:
 
     Args:
         uri: the tracker; None switches tracking off.
-        warn: called once, by `close`, with one line if MLflow does not have everything.
+        warn: called with one line by `close` if MLflow does not have everything, and at once, from the thread, after an
+            unexpected error.
         tell: called once, by `close`, with one line if it has to wait.
     """
 
@@ -162,13 +163,9 @@ class Tracker:
     def _follow(self) -> None:
         assert self.uri is not None
         mlflow = MlflowSync(self.uri, artifacts=artifact_location(self._storage))
-        try:
-            while not self._end.wait(SYNC_EVERY_S):
-                self._sync(mlflow, wait_s=0.0)
-            self._sync(mlflow, wait_s=ANSWER_WAIT_S)
-        except Exception as error:
-            logger.exception("tracking of sweep %s ended", self._sweep.name)
-            self._problem = f"{type(error).__name__}: {first_line(error)}"
+        while not self._end.wait(SYNC_EVERY_S):
+            self._sync(mlflow, wait_s=0.0)
+        self._sync(mlflow, wait_s=ANSWER_WAIT_S)
 
     def _sync(self, mlflow: MlflowSync, wait_s: float) -> None:
         try:
@@ -190,6 +187,13 @@ class Tracker:
             if not self._problem:
                 logger.info("sweep %s is not synced to MLflow: %s", self._sweep.name, error)
             self._problem = error.what
+        except Exception as error:  # of MLflow or this program: it may last, and the sweep for days
+            before, self._problem = self._problem, f"{type(error).__name__}: {first_line(error)}"
+            if self._problem != before:
+                logger.exception("sweep %s is not synced to MLflow", self._sweep.name)
+                if not self._end.is_set():
+                    tried = f"it is tried again every {SYNC_EVERY_S:.0f} s; `{self._sync_command()}` does so afterwards"
+                    self._warn(f"MLflow is not brought up to date: {' '.join(self._problem.split())}. {tried}")
         else:
             if self._problem:
                 logger.info("sweep %s is synced to MLflow again", self._sweep.name)

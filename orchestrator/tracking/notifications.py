@@ -33,7 +33,7 @@ from orchestrator.records.schema import TrialRecord
 from orchestrator.records.state import counted, standing
 from orchestrator.resources.usage import exceeded, spending
 from orchestrator.storage import Storage, StorageError
-from orchestrator.storage.lease import driver_of, driver_start_s
+from orchestrator.storage.lease import DriverHours, driver_of, start_of_driver
 from orchestrator.sweep.budget import Budget
 from trm_data.addresses import hide_credentials, shown_webhook
 from trm_data.errors import UserError, nearest
@@ -243,19 +243,22 @@ class SweepWatcher:
         self._storage = storage
         self._name = sweep
         self._budget = budget
-        self._since_s: float | None = None
+        self._hours = DriverHours()
+        self._is_driven = False
         self._records = SweepReader(storage, sweep)
         load_definition(storage, sweep)
 
     def snapshot(self) -> Snapshot:
         """Read what is new and return the state of the sweep."""
-        driver = driver_of(self._folder)  # first: after its end the records are complete
-        is_driven = driver is not None
-        self._since_s = driver_start_s(driver, self._since_s)
+        # First: after its end the records are complete. That end is told, so it must not seem to have come.
+        driver = driver_of(self._folder, if_silent="watch" if self._is_driven else "dead")
+        is_driven = self._is_driven = driver is not None
+        hours = self._hours.of(driver)
         records, damaged = self._records.read()
         definition = load_definition(self._storage, self._name)
         progress = sweep_progress(definition, records)
-        over_budget = exceeded(spending(records, time.time(), self._since_s), self._budget)
+        now_s, since_s = (time.time(), start_of_driver(driver)) if driver else (None, None)
+        over_budget = exceeded(spending(records, now_s, since_s, hours), self._budget)
         unreadable = [each.file.rpartition("/trials/")[2] for each in damaged]
         shown = standing(definition, records, is_driven=is_driven)
         return Snapshot(self._name, shown, progress, is_driven, over_budget, unreadable)

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from orchestrator.errors import command_line
 from trm_data.errors import UserError
-from trm_data.files import age_s
 
 LOCK_WAIT_S = 60.0
 """Time for another process to create the same file: migrations take two seconds on a quiet machine."""
 QUIET_S = 3.0
+"""Time without a change after which nobody is taken to write a file."""
 POLL_S = 0.05
 CONNECT_TIMEOUT_S = 20.0
 _SIDE_FILES = ("-journal", "-wal", "-shm")
@@ -123,14 +123,25 @@ def _usable_in_time(path: Path, is_usable: Callable[[Path], bool]) -> bool:
 
     A server of MLflow's own that has just been started creates its tables in place and takes no lock.
     """
+    before, since_s = None, time.monotonic()
     while path.exists():
         if is_usable(path):
             return True
-        ages = [age for each in (path, *_side_files(path)) if (age := age_s(each)) is not None]
-        if ages and min(ages) > QUIET_S:
+        if (now := [_state(each) for each in (path, *_side_files(path))]) != before:
+            before, since_s = now, time.monotonic()
+        elif time.monotonic() - since_s > QUIET_S:
             return False
         time.sleep(POLL_S)
     return False
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written. Its time is compared with no clock: it may be a file server's."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 @contextmanager

@@ -7,7 +7,7 @@ What follows a failure is decided by `orchestrator.records.failures.classify`:
 - A failure of the storage: rows stay pending and checkpoints are tried again when the next one is due, while training
   continues; what cannot be done without is waited for, for minutes. Where that does not help, or a disk is full, the
   attempt ends as interrupted: the trial resumes from its last checkpoint once the storage is back.
-- A failure of the machine is raised, and the driver requeues the trial.
+- A failure of the machine is raised, and the driver requeues the trial; without a driver it is an interruption.
 - An error after a request to stop, or without a driver, is an interruption: what the driver owned may be gone.
 """
 
@@ -84,13 +84,19 @@ def child_main(job: str, pipe: Connection) -> None:
     run_attempt(Job.from_json(job), report, stop.is_set)
 
 
-def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> TrialReport:
+def run_attempt(
+    job: Job, listen: Listener, should_stop: Callable[[], bool], *, is_requeued: bool = True
+) -> TrialReport:
     """Train from the newest checkpoint to the end, to `should_stop`, or to a failure. Return the final report.
+
+    Args:
+        is_requeued: whether a driver starts the trial again after the failure of a machine, which is raised. Without
+            one it is an interruption.
 
     Raises:
         Exception: the failure of a machine, see `orchestrator.records.failures`.
     """
-    attempt = _Attempt(job, listen, should_stop)
+    attempt = _Attempt(job, listen, should_stop, is_requeued)
     try:
         attempt.train()
     except Exception as error:
@@ -142,8 +148,9 @@ class AttemptCheckpoints(StoredCheckpoints):
 class _Attempt:
     """Convert the events of a run to rows, files and reports."""
 
-    def __init__(self, job: Job, listen: Listener, should_stop: Callable[[], bool]) -> None:
+    def __init__(self, job: Job, listen: Listener, should_stop: Callable[[], bool], is_requeued: bool) -> None:
         self.last: TrialReport | None = None
+        self._is_requeued = is_requeued
         self._job = job
         self._config = TrialConfig.parse(job.config)
         self._listen = listen
@@ -183,11 +190,13 @@ class _Attempt:
         events.handle(run, self._take)
 
     def fail(self, error: Exception) -> None:
-        """End the attempt with an error. Raise the error if it belongs to the machine."""
+        """End the attempt with an error. Raise one of the machine if a driver requeues the trial."""
         kind = classify(error)
         if kind is FailureKind.MACHINE:
-            raise error
-        if kind is FailureKind.STORAGE:
+            if self._is_requeued:
+                raise error
+            self._finish(Status.INTERRUPTED, reason_of(error))
+        elif kind is FailureKind.STORAGE:
             self._finish(Status.INTERRUPTED, _storage_reason(error))
         elif self._should_stop():  # files of a driver that ends may be gone; a failure of the trial itself will recur
             self._finish(Status.INTERRUPTED, f"{ASKED_TO_STOP} at step {self._step}, and ended by {reason_of(error)}")

@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator import Status, Sweep, TrialConfig, choice, configure, plan, train
+from orchestrator import Status, Sweep, TrialConfig, choice, configure, plan, run, train
+from orchestrator.cli.views.live import show_outcome
+from orchestrator.errors import SweepError
+from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus
+from orchestrator.records.index import note_address
+from orchestrator.records.progress import SweepProgress
 from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report.gallery import galleries, stored_galleries
 from orchestrator.results.report.storage_page import read_sweep_trials
 from orchestrator.storage import open_storage
+from orchestrator.storage.base import to_json_bytes
 from tests.support.commands import call
 from tests.support.llm import TRM
 from tests.support.own_kinds import NAME, latin
@@ -64,6 +70,18 @@ def test_trained_solved_and_evaluated(folder: Path, capsys: pytest.CaptureFixtur
     assert train(tiny(), "runs", callbacks=()).record.trial_id != done.record.trial_id
 
 
+def test_code_that_fails_on_an_answer_ends_the_run_with_its_kind_method_and_line(folder: Path) -> None:
+    fails = (
+        "        if not ((question == BLANK) | (question == answer)).all():\n            raise IndexError('bad cell')\n"
+    )
+    text = latin().replace("        kept = ", f"{fails}        kept = ")
+    (folder / "latin.py").write_text(text)
+    done = train(tiny(), "runs", callbacks=())
+    line = text.splitlines().index("            raise IndexError('bad cell')") + 1
+    assert done.status is Status.FAILED
+    assert f"is_valid of the puzzle kind latin-4x4 fails: IndexError: bad cell (latin.py:{line})" in done.reason
+
+
 def test_sweep_compares_ranks_and_shows_it(folder: Path) -> None:
     sweep = Sweep(name="own", base=tiny(), space={"T": choice(1, 2)})
     assert plan(sweep, "runs").datasets[0].benchmark.startswith("Latin@")
@@ -108,3 +126,34 @@ def test_kinds_are_compared_along_an_axis_by_class_or_file(folder: Path, monkeyp
         tiny(int)
     with pytest.raises(ConfigError, match="defines no PuzzleKind named 'BLANK'"):
         train(tiny("latin.py:BLANK"), "runs", callbacks=())
+
+
+def test_commands_that_resume_a_sweep_name_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = folder / "my puzzles"
+    own.mkdir()
+    (own / "latin.py").write_text(latin())
+    sweep = Sweep(name="own", base=tiny("my puzzles/latin.py:Latin"), space={"T": choice(1, 2)})
+    storage = open_storage("runs")
+    storage.write("sweeps/own/sweep.json", to_json_bytes(sweep.plain()))
+    distrust_all()
+    resume = f"trm sweep resume own --trust '{own}/latin.py'"
+    for words in (("status", "own"), ("extend", "own", "--seeds", "5")):
+        code, out, _ = call(capsys, "sweep", *words)
+        assert code == 0 and resume in out
+    note_address(storage, "own", "head.example:6379")
+    resume += " --address head.example:6379"
+    assert f"Resume it: {resume}\n" in call(capsys, "sweep", "status", "own")[1]
+    for status, shown in (
+        (SweepStatus.STOPPED, f"Resume with: {resume}\n"),
+        (SweepStatus.FAILING, f"If {own}/latin.py has to be edited, that makes other trials: "),
+        (SweepStatus.FAILING, "--name NEW --reuse"),
+        (SweepStatus.FAILING, f"trm sweep retry own && {resume}\n"),
+    ):
+        progress = SweepProgress(2, 1, 1)
+        show_outcome(sweep, storage, SweepOutcome(status, SweepSnapshot("own", "exact_accuracy", progress, ())), None)
+        assert shown in capsys.readouterr().out
+    (own / "latin.py").write_text(latin() + "# edited\n")
+    edited = Sweep(name="own", base=tiny("my puzzles/latin.py:Latin"), space={"T": choice(1, 2)})
+    with pytest.raises(SweepError, match=r"data\.benchmark: .*sha256=[0-9a-f]+\S* -> .*sha256=[0-9a-f]+") as raised:
+        run(edited, storage, tracking="none")
+    assert resume in str(raised.value)

@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from orchestrator.cli.configs import make_sweep
 from orchestrator.execution.options import Callback
 from orchestrator.records.reader import read_trials
 from orchestrator.storage import open_storage
+from orchestrator.sweep.identity import trial_id
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.matching import training_flops
-from orchestrator.sweep.trials import cells, trial_id
+from orchestrator.sweep.trials import cells
 from orchestrator.worker.job import TrialReport
 from tests.support.commands import call
 from tests.support.hub import HubHandler, HubServer
@@ -31,7 +32,8 @@ from tests.support.infra import in_a_thread
 from tests.support.llm import TRM
 from tests.support.sweeps import TINY, set_options, tiny_config
 from trm_data.errors import ConfigError, UserError
-from trm_model.checkpoints.store import LocalCheckpoints, newest_checkpoint
+from trm_model.checkpoints.store import LocalCheckpoints, newest_checkpoint, pack, unpack
+from trm_model.checkpoints.table_deltas import TABLE
 
 TRAIN = ["train", "--recipe", "sudoku-mini", *set_options(TINY), "--max-steps", "4"]
 
@@ -109,6 +111,27 @@ def test_train_from_a_file_a_trial_and_the_same_content_elsewhere(
         code, _, err = call(capfd, *words, "--from", f"train/{trial.trial_id}")
         assert code == 0 and "nothing was run" in err, "the checkpoint of the trial has the content of the file"
     assert newest in {trial.trial_id for trial in read_trials(open_storage("runs"), "train")}
+
+
+def test_last_is_the_same_run_when_a_command_is_repeated(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`last` passes over the runs that the command itself began, and over runs without a checkpoint."""
+    storage = open_storage(str(shutil.copytree(trained, trained.parent / "repeated")))
+    (first,) = read_trials(storage, "train")
+    words = [*TRAIN, "--storage", storage.url, "--from"]
+    bare = train(tiny_config(**{"train.max_steps": 2}), storage, callbacks=())
+    shutil.rmtree(Path(bare.location) / "checkpoints")
+    assert call(capfd, *words, "train/last")[0] == 0
+    (warm,) = [each for each in read_trials(storage, "train") if each.config.train.start_from]
+    assert f"trials/{first.trial_id}/" in (warm.config.train.start_from or "")
+    code, _, err = call(capfd, *words, "train/last")
+    assert code == 0 and "nothing was run" in err and len(read_trials(storage, "train")) == 3
+    assert call(capfd, *words, "train/last", "--seed", "5")[0] == 0, "another command takes the new run"
+    ids = {each.trial_id: each.config.train.start_from for each in read_trials(storage, "train")}
+    assert len(ids) == 4 and any(f"trials/{warm.trial_id}/" in (start or "") for start in ids.values())
+    for identity in ids.keys() - {warm.trial_id}:
+        shutil.rmtree(Path(storage.url) / f"sweeps/train/trials/{identity}")
+    code, _, err = call(capfd, *words, "train/last")
+    assert code == 2 and "this command began every run of 'train' that has a checkpoint" in err
 
 
 def test_interrupted_run_resumes_after_its_file_is_gone(start: Path, tmp_path: Path) -> None:
@@ -206,6 +229,7 @@ def test_every_kind_of_sweep_takes_the_setting_relative_to_its_file(
         ("train --from http://127.0.0.1:9/x", "cannot read http://127.0.0.1:9/x"),
         ("train --freeze netwrk", "train.freeze"),
         ("train --freeze network --set train.freeze=none", "given twice"),
+        ("train --from start.safetensors --set train.start_from=start.safetensors", "given twice"),
         ("train --from start.safetensors", "--set model.hidden_size=16"),
         ("sweep plan --recipe sudoku-mini --vary T=1,2 --set train.start_from=none.safetensors", "is not there"),
         ("sweep plan --recipe sudoku-mini --vary T=1,2 --set train.start_from=text.txt", "is not a checkpoint"),
@@ -224,6 +248,57 @@ def test_mistake_is_one_line_before_anything_runs(
     assert code == 2 and not out, out + err
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], err
     assert not list((tmp_path / "runs").glob("sweeps/*/*"))
+
+
+def test_frozen_network_without_weights_is_warned_of(start: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = [*TRAIN[:-1], "1", "--storage", "runs", "--freeze", "network"]
+    for more, count in (([], 1), (["--from", "start.safetensors"], 0)):
+        code, _, err = call(capfd, *words, *more)
+        assert code == 0 and err.count("train.freeze=network without train.start_from") == count, err
+
+
+def changed(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> bytes:
+    """A checkpoint file with other tensors."""
+    found = unpack(file.read_bytes())
+    tensors = dict(found.tensors)
+    change(tensors)
+    return pack(tensors, found.header)
+
+
+def _without_head(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["model/halt_head"]
+
+
+def _without_rows(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[TABLE] = tensors[TABLE][:0]
+
+
+def _narrow(tensors: dict[str, torch.Tensor]) -> None:
+    for name in list(tensors):
+        if name.endswith("/answer_head"):
+            tensors[name] = tensors[name][:, :1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.read_bytes()[:-1], "is damaged: its tensors have "),
+        (lambda file: file.read_bytes()[:100], "is not a checkpoint of this program"),
+        (lambda file: file.read_bytes() + b"x", "is damaged: its tensors have "),
+        (lambda file: file.read_bytes()[:-1] + b"x", "is damaged: its tensors do not match their checksum"),
+        (lambda file: changed(file, _without_head), "has no tensor halt_head"),
+        (lambda file: changed(file, _without_rows), "has a tensor of shape (0, 16) as puzzle_embedding.weight"),
+        (lambda file: changed(file, _narrow), "has a tensor of shape (6, 1) as answer_head"),
+    ],
+)
+def test_damaged_file_is_one_line_before_anything_is_written(
+    damage: Callable[[Path], bytes], message: str, start: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start.write_bytes(damage(start))
+    code, out, err = call(capfd, *TRAIN, "--storage", "runs", "--from", "start.safetensors")
+    lines = [line for line in err.splitlines() if not line.startswith("starting ")]
+    assert code == 2 and not out and len(lines) == 1 and message in lines[0], err
+    assert not Path("runs").exists() or not list(Path("runs").iterdir())
 
 
 def test_weights_come_from_the_hub_once_and_then_from_the_storage(

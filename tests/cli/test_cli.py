@@ -136,7 +136,7 @@ def full_disk(tmp_path: Path) -> Path:
 
 def test_full_disk_is_one_line_and_leaves_no_half_dataset(full_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "data", "build", "sudoku-6x6", "--num-train", "2000", "--storage", str(full_disk))
-    assert code == 2 and err.count("\n") == 1 and "No space left" in err
+    assert code == 3 and err.count("\n") == 1 and "No space left" in err
     assert not list(full_disk.glob("datasets/*/manifest.json"))
 
 
@@ -150,7 +150,7 @@ def test_export_onto_a_full_disk_is_one_line_and_leaves_nothing(
     code = "from orchestrator.cli import main; main()"
     command = [sys.executable, "-c", code, "data", "export", built["name"], str(full_disk / "out"), *storage]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+    assert done.returncode == 3 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
     assert list(full_disk.iterdir()) == []
 
 

@@ -312,3 +312,18 @@ def test_a_training_run_whose_puzzles_have_no_known_answer_ends_well(capsys: pyt
     unscored = replace(record, result=record.result.model_copy(update={"items": 0, "metrics": {}}))
     assert show_run(TrainOutcome(unscored, Status.FINISHED, 12, "", "runs/x"), as_json=False) == 0
     assert "no answer of the test puzzles is known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sweep", "run", "-f.py"), "trm sweep run ./-f.py"),
+        (("sweep", "run", "-a/f.py", "--seeds", "2"), "trm sweep run ./-a/f.py --seeds 2"),
+        (("train", "--set", "lr=-0.5", "-vv"), "trm train --set lr=-0.5 -vv"),
+        (("data", "build", "-1.5", "./-f.py"), "trm data build -1.5 ./-f.py"),
+    ],
+)
+def test_path_that_begins_with_a_dash_is_no_option_of_a_command_that_is_named(
+    words: tuple[str, ...], said: str
+) -> None:
+    assert command_line(*words) == said

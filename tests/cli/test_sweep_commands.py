@@ -20,7 +20,7 @@ from orchestrator.api import run as api_run
 from orchestrator.cli.views.console import err as error_console
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.records.datasets import cache_root
-from orchestrator.records.index import load_definition, note_address, resume_command, sweep_folder, sweep_names
+from orchestrator.records.index import last_address, load_definition, note_address, sweep_folder, sweep_names
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
@@ -32,6 +32,7 @@ from orchestrator.sweep import Sweep
 from orchestrator.tracking.mlflow import MlflowSync
 from tests.records.test_extend import recorded_study
 from tests.support.commands import call
+from tests.support.sweeps import search
 
 
 @pytest.fixture
@@ -98,7 +99,18 @@ def test_status_names_why_trials_failed_and_how_to_try_them_again_where_the_swee
 )
 def test_an_address_that_means_nothing_here_is_in_no_command(storage: Storage, content: bytes) -> None:
     storage.write("sweeps/study/address.json", content)
-    assert "--address" not in resume_command(storage, "study")
+    assert last_address(storage, "study") is None
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_device_that_this_machine_lacks_is_refused_before_anything_is_written(
+    verb: str, storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ("sweep", verb, "--recipe", "sudoku-mini", "--vary", "T=1", "--set", "runtime.device=cuda")
+    code, _, err = call(capsys, *words, "--storage", storage.url)
+    assert code == 2 and "runtime.device='cuda', but this machine has no usable CUDA device. Set it to auto" in err
+    assert storage.list() == []
 
 
 def test_plan_of_a_recorded_sweep_says_what_is_left(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,6 +209,16 @@ def test_delete_asks_first_and_takes_records_and_runs(
     assert MlflowSync(uri).delete("study") == 0, "nothing is left there"
     code, _, err = call(capsys, "sweep", "delete", "study", "--yes", "--storage", storage.url)
     assert code == 2 and "no sweep 'study'" in err
+
+
+def test_delete_names_the_searches_that_start_from_the_sweep(
+    storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded_study(storage, Status.FINISHED)
+    storage.write("sweeps/later/sweep.json", to_json_bytes(search(name="later", warm_start=("study",)).plain()))
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, out, _ = call(capsys, "sweep", "delete", "study", "--storage", storage.url)
+    assert code == 2 and "warm_start of later names it: a search that has not begun cannot run without it" in out
 
 
 def test_rename_asks_first_and_moves_records_and_runs(

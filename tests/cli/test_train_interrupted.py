@@ -6,15 +6,21 @@ import errno
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.cli import main
 from orchestrator.cli.views.train import TrainView
+from orchestrator.records.index import sweep_folder
+from orchestrator.records.reader import read_trial
+from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, StorageError
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.worker.job import TrialReport
 from tests.support.commands import call
-from tests.support.sweeps import TINY, set_options
+from tests.support.sweeps import TINY, set_options, study
+from trm_model.training.launch import ProcessLostError
 
 
 def train(storage: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -44,6 +50,44 @@ def test_attempt_that_the_storage_interrupts_says_the_reason_and_resumes(
         ended, line = train(tmp_path, capsys)
     assert ended == 3 and "storage failure" in line and reason in line and line.endswith("; the same command resumes")
     assert train(tmp_path, capsys)[0] == 0
+
+
+def test_process_that_is_killed_interrupts_the_run_and_the_same_command_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any, **__: Any) -> Any:
+        raise ProcessLostError("process 1 of 2 died with signal 9")
+
+    with monkeypatch.context() as killed:
+        killed.setattr("orchestrator.worker.attempt.train_in_processes", dies)
+        code, line = train(tmp_path, capsys)
+    assert code == 3 and "process 1 of 2 died with signal 9" in line
+    (trial,) = LocalStorage(tmp_path).folders("sweeps/train/trials")
+    record = read_trial(LocalStorage(tmp_path), "train", trial)
+    assert record.status is Status.INTERRUPTED and record.attempts[0].end is not None
+    assert train(tmp_path, capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 3),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES)), 2),
+    ],
+)
+def test_definition_that_cannot_be_written_is_a_full_disk_or_wrong_input(
+    error: OSError, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    sweep = study(name="a")
+    sweep_folder(storage, "a").write("sweep.json", to_json_bytes(sweep.plain()))
+
+    def fails(self: LocalStorage, key: str, data: bytes) -> None:
+        raise StorageError(f"cannot write {key}") from error
+
+    monkeypatch.setattr(LocalStorage, "write", fails)
+    ended, _, err = call(capsys, "sweep", "extend", "a", "--seeds", "3", "--storage", str(tmp_path))
+    assert ended == code and "cannot write" in err
 
 
 def test_repeated_command_of_a_finished_run_says_that_nothing_ran(

@@ -58,8 +58,8 @@ class Clock:
         self.now_s += seconds
 
 
-def timer(storage: Storage, folder: Path, clock: Clock) -> Timer:
-    return Timer(folder, storage, "s", grace_s=1.0, clock=clock, sleep=clock.sleep)
+def timer(storage: Storage, folder: Path, clock: Clock, name: str = "s") -> Timer:
+    return Timer(folder, storage, name, grace_s=1.0, clock=clock, sleep=clock.sleep)
 
 
 def test_budget_ends_the_driver_and_closes_the_record(storage: Storage, tmp_path: Path) -> None:

@@ -18,16 +18,19 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
+from orchestrator.execution.budget import BudgetTracker
 from orchestrator.execution.watchdog import Watchdog, open_driver
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.resources.aws.errors import AwsError
 from orchestrator.resources.aws.instances import terminate_workers
 from orchestrator.resources.aws.quotas import Need, quota_of, shortfalls
 from orchestrator.resources.catalogue import CatalogueError
-from orchestrator.resources.usage import SILENT_S, Budget, exceeded, spending
+from orchestrator.resources.runtime import TrialCost
+from orchestrator.resources.usage import SILENT_S, Budget, exceeded, spending, trial_cost
+from orchestrator.results.dataframe import frame_of
 from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.storage.lease import driver_of
+from orchestrator.storage.lease import DriverHours, driver_of
 from orchestrator.sweep.trials import study_trials
 from tests.records.test_extend import ran
 from tests.support.commands import call
@@ -73,7 +76,7 @@ class TestSpending:
             ],
             now_s=4 * HOUR,
         )
-        assert spent.trials == 5 and spent.wall_hours == 4
+        assert spent.trials == 5
         assert spent.gpu_hours == pytest.approx(2 + 1 + 2 + 1)
         assert spent.usd == pytest.approx(3 * 1.861 + 2 * 6.88 + 2.54)
 
@@ -91,10 +94,16 @@ class TestSpending:
         assert spending([running], now_s=HOUR + SILENT_S - 1).gpu_hours == pytest.approx((HOUR + SILENT_S - 1) / HOUR)
         assert spending([running], now_s=50 * HOUR).gpu_hours == 1
 
-    def test_hours_count_from_the_start_of_the_driver_where_it_is_known(self) -> None:
-        yesterday = trial(attempt(0, 2))
-        assert spending([yesterday], now_s=25 * HOUR, since_s=24 * HOUR).wall_hours == 1
-        assert spending([yesterday], now_s=25 * HOUR).wall_hours == 25
+    def test_an_attempt_of_a_dead_driver_counts_to_its_last_sign_of_life_by_every_account(self) -> None:
+        killed_s = time.time() - 600
+        begun = attempt((killed_s - HOUR) / HOUR, None)
+        killed = trial(begun, status=Status.RUNNING, rows=[Row(1, killed_s, "train", {})])
+        for spent in (spending([killed]), spending([killed], time.time(), since_s=killed_s + 300)):
+            assert spent.gpu_hours == pytest.approx(1)
+        cost = trial_cost(killed)
+        assert cost and cost.gpu_hours == pytest.approx(1) == frame_of([killed]).gpu_hours[0]
+        tracker = BudgetTracker(Budget(gpu_hours=1.1), [killed])
+        assert tracker.exceeded() is None and tracker.check("t", TrialCost(0.05, 0.05, 0)) is None
 
     def test_nothing_is_spent_before_the_first_trial(self) -> None:
         spent = spending([trial(status=Status.PENDING)], now_s=9 * HOUR)
@@ -112,7 +121,7 @@ class TestSpending:
         ],
     )
     def test_the_limit_that_is_reached_is_named(self, budget: Budget, words: str | None) -> None:
-        spent = spending([trial(attempt(0, 2)), trial(attempt(0, 2))], now_s=2 * HOUR)
+        spent = spending([trial(attempt(0, 2)), trial(attempt(0, 2))], wall_hours=2)
         assert exceeded(spent, budget) == words
 
     def test_a_budget_of_nothing_is_refused(self) -> None:
@@ -278,6 +287,34 @@ class TestWatchdog:
 
         dog = self.dog(folder, read=read, budget=Budget(wall_hours=5, trials=2), clock=time.time)
         assert dog.run().startswith("2 of 2 trials used"), "its first trial, in 1970, began more than 5 hours ago"
+        looks.clear()
+        dog = dataclasses.replace(dog, clock=lambda: time.time() + 9 * HOUR, hours=DriverHours())
+        assert dog.run().startswith("2 of 2 trials used"), "the clock of this machine is not that of the driver"
+
+    @pytest.mark.parametrize("is_resumed", [False, True], ids=["not resumed", "resumed"])
+    def test_what_died_with_an_earlier_driver_is_not_charged_until_now(
+        self, folder: Storage, driver: Callable[[str], subprocess.Popen[str]], is_resumed: bool
+    ) -> None:
+        if is_resumed:
+            driver("obeys requests")
+        killed = trial(attempt(0, None), status=Status.RUNNING, rows=[Row(1, HOUR, "train", {})])
+        looks: list[int] = []
+
+        def read() -> list[TrialRecord]:
+            looks.append(1)
+            return [killed] if len(looks) < 3 else [killed, trial(attempt(0, 1, gpu_count=0))]
+
+        dog = self.dog(folder, read=read, budget=Budget(gpu_hours=1.2, trials=2), clock=lambda: HOUR + 800)
+        assert dog.run().startswith("2 of 2 trials used")
+
+    def test_a_trial_of_a_living_driver_is_charged_until_now(
+        self, folder: Storage, driver: Callable[[str], subprocess.Popen[str]]
+    ) -> None:
+        driver("obeys requests")
+        begun_h = time.time() / HOUR + 1
+        runs = trial(attempt(begun_h, None), status=Status.RUNNING, rows=[Row(1, (begun_h + 1) * HOUR, "train", {})])
+        dog = self.dog(folder, read=lambda: [runs], clock=lambda: (begun_h + 1.1) * HOUR, budget=Budget(gpu_hours=1.05))
+        assert dog.run().startswith("1.1 of 1.05 GPU-hours used")
 
     def test_it_waits_below_the_limit_through_outages_until_the_plan_is_complete(self, folder: Storage) -> None:
         looks: list[int] = []

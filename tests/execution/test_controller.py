@@ -50,6 +50,9 @@ class Faulty:
     def patient(self, patience_s: float) -> Faulty:
         return self
 
+    def brief(self) -> Faulty:
+        return self
+
     def sub(self, folder: str) -> Faulty:
         return Faulty(self._inner.sub(folder), self._fault, f"{self._prefix}{folder}/")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from orchestrator.execution.controller import Controller
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.records.extend import retry
-from orchestrator.records.index import note_address, resume_command, trial_folder
+from orchestrator.records.index import last_address, note_address, trial_folder
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import AttemptEnd, AttemptStart, Status, StopDecision, TrialRecord
@@ -26,7 +27,7 @@ from orchestrator.resources.estimate import MAX_STUDY_CELLS
 from orchestrator.resources.runtime import TrialCost
 from orchestrator.resources.usage import Budget, attempt_usage
 from orchestrator.search.planner import Planner
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.sweep import ResourceRule, Resources, Sweep, choice
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, study_trials
 from orchestrator.worker.job import Job
@@ -167,6 +168,33 @@ def test_a_stopped_process_is_reported_once_with_what_continues_it(
     assert ran.status is SweepStatus.COMPLETE
     said = [text for text in recorder.messages if "4242" in text]
     assert said == ["process 4242 (raylet) of this sweep is stopped: `kill -CONT 4242` lets it go on"]
+
+
+def test_a_storage_that_hangs_delays_no_look_at_ray(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.0)
+    asked, goes_on, waited = threading.Event(), threading.Event(), []
+    exists = LocalStorage.exists
+
+    def hang(self: LocalStorage, key: str) -> bool:
+        if key == "stop.json":
+            asked.set()
+            waited.append(goes_on.wait(60))
+        return exists(self, key)
+
+    class Dying(FakeCluster):
+        def failure(self) -> str:
+            return "the raylet has ended" if asked.is_set() else ""
+
+    def script(trial: str, start: int) -> str:
+        goes_on.wait(60)
+        return "finish"
+
+    monkeypatch.setattr(LocalStorage, "exists", hang)
+    ran = run_sweep(study(), storage, RunOptions(), cluster=Dying(), execute=StandIn(script).fit)
+    is_late = bool(waited)
+    goes_on.set()
+    assert ran.status is SweepStatus.ABANDONED and "the raylet has ended" in ran.reason
+    assert not is_late, "the storage was waited for"
 
 
 class TestLostMachines:
@@ -346,12 +374,11 @@ class TestReuse:
         assert len(tune.order) == 8 and recorder.messages == []
 
 
-@pytest.mark.parametrize(("address", "shown"), [("head.example:6379", True), (None, False)])
+@pytest.mark.parametrize("address", ["head.example:6379", None])
 def test_a_run_records_the_cluster_for_the_command_that_resumes_it(
-    run: Run, storage: Storage, address: str | None, shown: bool, monkeypatch: pytest.MonkeyPatch
+    run: Run, storage: Storage, address: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.execution.run.check_cluster", lambda address: SimpleNamespace(nodes=()))
     note_address(storage, "study", "earlier.example:6379")
     run(study(), address=address)
-    assert ("--address head.example:6379" in resume_command(storage, "study")) == shown
-    assert "earlier" not in resume_command(storage, "study")
+    assert last_address(storage, "study") == address

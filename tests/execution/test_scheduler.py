@@ -20,7 +20,7 @@ from orchestrator.execution.scheduler import NOWHERE, TrialScheduler
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Status, TrialRecord
 from orchestrator.resources.placement import Candidate, any_of, candidates, holds, memory_bytes
 from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
-from orchestrator.resources.usage import Budget
+from orchestrator.resources.usage import AttemptUsage, Budget, attempt_usage
 from orchestrator.search.planner import Planner
 from orchestrator.sweep import ResourceRule, Resources, Sweep
 from orchestrator.sweep.trials import PlannedTrial
@@ -375,6 +375,23 @@ class TestBudget:
         monkeypatch.setattr(time, "time", lambda: now_s() + step_h * 3600)
         assert budget_tracker.exceeded() is None
         assert budget_tracker.check("other", TrialCost(0.9, 0.9, 0)) is None
+
+    def test_a_check_adds_up_no_trial_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        added: list[TrialRecord] = []
+
+        def counted(record: TrialRecord, *times: float | None) -> list[AttemptUsage]:
+            added.append(record)
+            return attempt_usage(record, *times)
+
+        monkeypatch.setattr("orchestrator.resources.usage.attempt_usage", counted)
+        first, second, *others = (ran(record_of(t, Status.FINISHED), 0.25) for t in _trials())
+        tracker = BudgetTracker(Budget(gpu_hours=5), [first, *others])
+        for longer in (second, ran(second, 2.0), ran(second, 3.0)):
+            tracker.started(second.trial_id, TrialCost(1, 1, 1))
+            tracker.ended(longer)
+        added.clear()
+        assert str(tracker.check("new", TrialCost(2, 2, 0))).startswith("3.75 of 5 GPU-hours taken")
+        assert tracker.exceeded() is None and not added
 
     def test_a_wrong_estimate_ends_in_a_stop(self) -> None:
         clock = Clock()

@@ -312,6 +312,12 @@ class TestPrune:
         )
         assert read_trials(storage, "study") == before
 
+    def test_checkpoints_of_a_damaged_trial_stay_and_are_counted(self, storage: Storage) -> None:
+        damaged, _ = recorded_study(storage, Status.FINISHED, Status.FINISHED)
+        storage.write(f"sweeps/study/trials/{damaged}/trial.json", b"{")
+        done = prune_sweeps(storage, ["study"], 1, dry_run=True)
+        assert done.kept_bytes == 200 and not any(damaged in one.key for one in done.deleted)
+
     def test_the_base_of_a_large_table_counts_and_goes_with_the_last_that_needs_it(self, storage: Storage) -> None:
         done, running = recorded_study(storage, Status.FINISHED, Status.RUNNING)
         bases = [f"sweeps/study/trials/{trial}/checkpoints/base-00000002.safetensors" for trial in (done, running)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import re
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from orchestrator.execution.options import RunOptions
 from orchestrator.records.index import load_definition, load_definitions, sweep_names
 from orchestrator.records.lifecycle import delete_sweep, rename_sweep
 from orchestrator.records.reader import read_trials
+from orchestrator.records.retention import unused_weights
 from orchestrator.records.schema import Status
 from orchestrator.records.stored import DamagedRecordError
 from orchestrator.records.unfinished import TAKE_OVER_S, Mark, UnfinishedError, held
@@ -53,6 +55,47 @@ def test_a_deleted_sweep_leaves_nothing_and_others_alone(storage: Storage) -> No
     assert storage.list() == ["sweeps/study-2/sweep.json"] and said == ["study"]
     with pytest.raises(SweepError, match="no sweep 'study'"):
         delete_sweep(storage, "study")
+
+
+def named_weights(storage: Storage) -> dict[str, str]:
+    """Weights that a sweep, a trial of `trm train` and nothing name, by who does; one has a base."""
+    names = {who: digit * 64 for who, digit in (("study", "a"), ("train", "b"), ("nothing", "c"), ("both", "d"))}
+    for sha256 in names.values():
+        storage.write(f"weights/{sha256}/checkpoint.safetensors", b"12345")
+    storage.write(f"weights/{names['nothing']}/base-00000002.safetensors", b"123")
+    for path, named in (
+        ("study/trials/ffff/trial.json", names["study"]),
+        ("study/trials/fffe/trial.json", names["both"]),
+        ("study-2/sweep.json", names["both"]),
+        ("train/trials/aaaa/trial.json", names["train"]),
+    ):
+        content = {"config": {"train": {"start_from": f"/gone.safetensors#sha256={named}"}}}
+        storage.write(f"sweeps/{path}", to_json_bytes(content))
+    return names
+
+
+def test_weights_that_nothing_names_go_with_a_deleted_sweep(storage: Storage) -> None:
+    names = named_weights(storage)
+    assert [one.num_bytes for one in unused_weights(storage)] == [8]
+    assert [one.num_bytes for one in unused_weights(storage, without="study")] == [5, 8]
+    before = len(storage.list())
+    assert delete_sweep(storage, "study") == before - len(storage.list())
+    kept = {key.split("/")[1] for key in storage.list("weights")}
+    assert kept == {names["train"], names["both"]}
+
+
+def test_weights_that_nothing_names_are_pruned_and_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 2)
+    names = named_weights(storage)
+    storage.delete("sweeps/study-2/sweep.json")
+    for trial in ("ffff", "fffe"):
+        storage.delete(f"sweeps/study/trials/{trial}/trial.json")
+    words = ["sweep", "prune", "study", "--keep-bytes", "1GB", "--storage", str(tmp_path), "--json"]
+    for more in (["--dry-run"], []):
+        code, out, _ = call(capfd, *words, *more)
+        assert code == 0 and json.loads(out)["freed"] == 18 and len(json.loads(out)["deleted"]) == 3
+    assert storage.list("weights") == [f"weights/{names['train']}/checkpoint.safetensors"]
 
 
 def cut_after(monkeypatch: pytest.MonkeyPatch, storage: Storage, count: int) -> None:

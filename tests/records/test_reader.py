@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.api.status import status
 from orchestrator.records import finished_index
 from orchestrator.records.index import load_definition, load_definitions, new_head, stop_reason, sweep_names
 from orchestrator.records.reader import SweepReader, read_sweep, read_trial, read_trials
@@ -30,7 +31,7 @@ from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.trials import study_trials
 from tests.support.commands import call
-from tests.support.sweeps import fingerprint, study
+from tests.support.sweeps import fingerprint, search, study
 
 TRIALS = sorted(study_trials(study(), fingerprint), key=lambda trial: trial.trial_id)
 
@@ -173,6 +174,9 @@ def test_stray_files_are_no_records(storage: Storage) -> None:
         json.dumps(study().plain() | {"forbidden": "T=1"}).encode(),
         json.dumps(study().plain() | {"forbidden": ["T=1"]}).encode(),
         json.dumps(study().plain() | {"only_if": {"T": 1}}).encode(),
+        json.dumps(study(name="another").plain()).encode(),
+        json.dumps(search(name="broken").plain() | {"stopping": None}).encode(),
+        json.dumps(study(name="broken").plain() | {"variants": [{"name": "v", "settings": {"zz": 1}}]}).encode(),
     ],
 )
 def test_a_damaged_definition_is_named_and_the_other_sweeps_are_read(
@@ -191,6 +195,29 @@ def test_a_damaged_definition_is_named_and_the_other_sweeps_are_read(
     assert code == 0 and "study" in out and "1 unreadable file skipped" in err and "broken/sweep.json" in err
     code, _, err = call(capsys, "sweep", "status", "broken", "--storage", storage.url)
     assert code == 2 and err.count("\n") == 1
+
+
+def test_status_names_a_sweep_whose_values_no_trial_can_have_and_lists_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 2)
+    broken = study(name="broken").plain() | {"variants": [{"name": "v", "settings": {"T": "x"}}]}
+    storage.write("sweeps/broken/sweep.json", to_json_bytes(broken))
+    code, out, err = call(capsys, "sweep", "status", "--storage", storage.url)
+    assert code == 0 and "study" in out and "1 unreadable file skipped" in err and "broken/sweep.json" in err
+
+
+def test_status_of_a_damaged_lock_names_the_command_that_removes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 2)
+    storage.write("sweeps/study/lock.json", b"garbage")
+    _, out, _ = call(capsys, "sweep", "status", "study", "--storage", storage.url)
+    assert "study (study) has a damaged lock" in out and "trm sweep unlock study" in out and "process 0" not in out
+    assert "damaged lock" in call(capsys, "sweep", "status", "--storage", storage.url)[1]
+    assert "has a damaged lock" in str(status("study", storage))
 
 
 def test_status_counts_and_names_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -240,6 +240,20 @@ def test_memory_is_corrected_by_what_finished_trials_took(tmp_path: Path) -> Non
     assert large - small == assumed[1] - assumed[0] > 4088 * 16 * 16 * 4  # one float32 per feature and position
 
 
+@pytest.mark.parametrize("benchmark", ["/gone/latin.py:Latin#sha256=" + 64 * "a", "kind-of-a-package-that-is-gone"])
+def test_records_whose_puzzles_are_not_readable_here_are_left_out(benchmark: str, tmp_path: Path) -> None:
+    sweep = study(space={"train.batch_size": choice(8)}, seeds=1)
+    before = estimate(sweep, open_storage(str(tmp_path)))
+    [record] = finished(sweep)
+    end = record.attempts[0].end
+    assert end is not None
+    attempts = [Attempt(1, record.attempts[0].start, end.model_copy(update={"peak_bytes": 1_100_000_000}))]
+    data = record.config.data.model_copy(update={"benchmark": benchmark})
+    config = record.config.model_copy(update={"data": data})
+    write(tmp_path, [dataclasses.replace(record, config=config, attempts=attempts)])
+    assert estimate(sweep, open_storage(str(tmp_path))) == before
+
+
 def test_planning_loads_no_torch() -> None:
     code = (
         "import sys, trm_model.cost, trm_model.recipes, orchestrator.resources.estimate, orchestrator.sweep.loader\n"

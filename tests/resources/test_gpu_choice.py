@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import SweepError
 from orchestrator.resources.estimate import estimate
 from orchestrator.resources.gpu_choice import choose_gpus
 from orchestrator.resources.local_gpus import LocalGpu, label_of, local_gpus, smallest_bytes
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.placement import parse_gpu
 from orchestrator.storage import open_storage
-from orchestrator.sweep import ResourceRule, Resources, Sweep, configure
+from orchestrator.sweep import ResourceRule, Resources, Sweep, Variant, choice, configure
 from tests.support.gpus import MIB, RTX_4090, UNKNOWN, nvidia_smi, nvml, pretend
 from tests.support.sweeps import study
+from trm_data.errors import ConfigError
 from trm_model.recipes import get_recipe
 
 GPU_4090 = LocalGpu(RTX_4090[0], RTX_4090[1] * MIB)
@@ -168,3 +170,33 @@ class TestPlan:
         plan = estimate(study(resources=parse_gpu("any")), open_storage(str(tmp_path)))
         assert plan.slots == {"GeForce-RTX-4090": 2}
         assert plan.wall_s is not None and plan.wall_s >= 10, "a start on a GPU takes seconds"
+
+
+class TestRequestedDevice:
+    """What `runtime.device` names must be there, and trials must be given it."""
+
+    @pytest.fixture(autouse=True)
+    def _cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend(monkeypatch)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    def test_variants_and_axes_count_and_a_base_that_does_not_run_does_not(self, tmp_path: Path) -> None:
+        storage = open_storage(str(tmp_path))
+        on_cuda = Variant(name="a", settings={"T": 2, "runtime.device": "cuda"})
+        for refused in (study(space={}, variants=(on_cuda,)), study(space={"runtime.device": choice("cuda")})):
+            with pytest.raises(ConfigError, match=r"runtime\.device='cuda', but this machine has no usable CUDA"):
+                estimate(refused, storage)
+        base = configure(get_recipe("sudoku-mini"), {"runtime.device": "cuda"})
+        on_cpu = Variant(name="b", settings={"runtime.device": "cpu"})
+        assert estimate(study(base=base, space={}, variants=(on_cpu,)), storage).num_trials == 2
+
+    def test_plan_for_gpus_that_this_machine_lacks_is_made(self, tmp_path: Path) -> None:
+        base = configure(get_recipe("sudoku-mini"), {"runtime.device": "cuda"})
+        sweep = study(base=base, resources=Resources(gpus=1, gpu_type="L40S"))
+        assert estimate(sweep, open_storage(str(tmp_path))).num_trials == 8
+
+    def test_trials_without_a_gpu_cannot_use_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        base = configure(get_recipe("sudoku-mini"), {"runtime.device": "cuda"})
+        with pytest.raises(SweepError, match="trials are given no GPU"):
+            estimate(study(base=base, resources=Resources(gpus=0)), open_storage(str(tmp_path)))

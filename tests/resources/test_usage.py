@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.cli.views.status import used
 from orchestrator.execution.budget import BudgetTracker
 from orchestrator.records.index import new_head
 from orchestrator.records.reader import read_trials
 from orchestrator.records.rows import dump_rows
-from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
+from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Origin, Row, Status, TrialRecord
+from orchestrator.records.segments import fold
+from orchestrator.records.writer import TrialWriter
 from orchestrator.resources import placement
 from orchestrator.resources.runtime import RuntimeModel, TrialCost
 from orchestrator.resources.usage import (
@@ -76,6 +79,16 @@ def test_the_night_between_a_kill_and_the_resumption_is_charged_by_nobody() -> N
     assert (logged["cost/gpu_hours"], logged["cost/usd"]) == pytest.approx((hours, usd))
 
 
+def test_status_shows_what_usage_computes_also_of_running_and_killed_trials() -> None:
+    running = record(attempt(0), rows=[row(1800, train_s=900.0)], status=Status.RUNNING)
+    assert used([KILLED_IN_THE_EVENING, running]) == "1 h 10 min of trial time, 1.17 GPU-hours, 8.03 USD"
+    unpriced = record(attempt(0, HOUR, gpu_type="B300"), status=Status.FINISHED)
+    assert used([unpriced]) == "1 h 0 min of trial time, 1 GPU-hours"
+    on_cpu = record(attempt(0, 90, gpu_type=None, gpu_count=0, device="cpu"), status=Status.FINISHED)
+    again = dataclasses.replace(on_cpu, origin=Origin(kind="reused", trial_id="t", sweep="another"))
+    assert used([on_cpu, again]) == "1 min 30 s of trial time"
+
+
 def test_a_lost_attempt_that_wrote_nothing_costs_nothing() -> None:
     assert [use.duration_s for use in attempt_usage(record(attempt(0), attempt(HOUR, 2 * HOUR)))] == [0, HOUR]
 
@@ -94,8 +107,6 @@ def test_a_lost_attempt_is_charged_for_what_the_next_one_did_again(successor_s: 
     lost = dataclasses.replace(attempt(10_000), rows=[row(10_100), row(10_300), row(10_500)])
     killed = record(lost, attempt(10_000 + successor_s, 1e6, elapsed_s=60.0), rows=[row(10_100)])
     assert [use.duration_s for use in attempt_usage(killed)] == [500, 60]
-    inherited = dataclasses.replace(lost, rows=[row(10), row(5000), *lost.rows])
-    assert attempt_usage(record(inherited))[0].duration_s == 500
 
 
 def test_a_running_attempt_is_charged_until_now_unless_it_fell_silent() -> None:
@@ -135,6 +146,36 @@ def test_plans_are_calibrated_by_the_same_durations() -> None:
 def test_rows_that_were_inherited_from_a_shorter_trial_are_not_its_own_time() -> None:
     extended = record(attempt(10_000, 10_600), rows=[row(10), row(5000), row(10_300)])
     assert attempt_usage(extended)[0].duration_s == 600
+
+
+@pytest.mark.parametrize("is_folded", [False, True], ids=["segments", "folded"])
+@pytest.mark.parametrize("step_s", [0.0, -5 * HOUR, 5 * HOUR], ids=["steady", "back", "ahead"])
+def test_a_clock_that_steps_before_a_longer_trial_starts_charges_nothing_inherited(
+    step_s: float, is_folded: bool, tmp_path: Path
+) -> None:
+    storage, begin_s = open_storage(str(tmp_path)), 1e9
+    planned = KILLED_IN_THE_EVENING
+    folder = storage.sub(f"sweeps/{planned.sweep}/trials/{planned.trial_id}")
+    head = new_head("study", "T=1", planned.config, planned.dataset)
+    folder.write("trial.json", head.model_copy(update={"origin": Origin(kind="continued", trial_id="s")}).encode())
+    writer = TrialWriter(storage, planned.sweep, planned.trial_id)
+    energy = {"gpu_energy_joules": 7.2e6}
+    curve = [Row(step, begin_s + step, "train", {"train_s": float(step)}) for step in range(1, 101)]
+    writer.inherit([*curve, Row(100, begin_s + 100, "system", energy)])
+    start_s = begin_s + 200 + step_s
+    begun = {"from_step": 100, "started_s": start_s, "gpu_type": "H100", "gpu_count": 1, "device": "cuda"}
+    writer.start(AttemptStart.parse(begun))
+    writer.add(Row(100, start_s + 1, "system", {"gpu_energy_joules": 1.0}))
+    writer.flush()
+    for step in range(101, 161):
+        writer.add(Row(step, start_s + 10 * (step - 100), "train", {"train_s": 100.0 + 10 * (step - 100)}))
+    writer.flush()
+    if is_folded:
+        fold(folder, 1)
+    (killed,) = read_trials(storage, planned.sweep)
+    assert [use.duration_s for use in attempt_usage(killed)] == [600]
+    assert measured_kwh(killed) == (None if is_folded else pytest.approx(1 / 3.6e6))
+    assert len(killed.rows) == 162, "what was inherited stays part of the curve"
 
 
 def test_a_row_belongs_to_the_attempt_that_had_started_by_then() -> None:

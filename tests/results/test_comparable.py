@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from orchestrator.records.schema import TrialRecord
+from orchestrator.results.ablation import compare_with_control
 from orchestrator.results.baselines import Baseline, load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard
+from orchestrator.results.report import Report
+from orchestrator.results.report.formats import to_csv, to_json, to_markdown
 from tests.support.results import DATASET, make_config, make_record
 
 ITEMS = {"sudoku-extreme": 422_786, "maze-hard": 1_000, "arc-agi-1": 400}
@@ -105,6 +111,39 @@ def test_larger_training_set_has_a_table_of_its_own() -> None:
     both = table_with("own", "sudoku-extreme", own_run(train=1_000, validation=1_000))
     assert both.training == "2,000 training puzzles" and systems(both) == {"own"}
     assert "TRM-Att" in systems(table_with("own", "maze-hard", own_run("maze-hard", train=900)))
+
+
+WEIGHTS = "/models/start.safetensors#sha256=" + "ab" * 32
+
+
+def started(record: TrialRecord) -> TrialRecord:
+    """The same run, started from the weights of a checkpoint."""
+    train = record.config.train.model_copy(update={"start_from": WEIGHTS})
+    return replace(record, config=record.config.model_copy(update={"train": train}), trial_id="warm")
+
+
+@pytest.mark.parametrize("benchmark", ["sudoku-extreme", "sudoku-6x6"])
+def test_run_from_other_weights_is_never_ranked_with_runs_from_scratch(benchmark: str) -> None:
+    scratch = own_run() if benchmark in ITEMS else make_record(make_config(), score=0.9, stage="study", family="own")
+    records = [scratch, started(scratch)]
+    tables = build_leaderboard(benchmark, records, load_baselines())
+    words = "started from other weights (sha256 abababababab)"
+    (own,) = [table for table in tables if "own" in systems(table)]
+    (warm,) = [table for table in tables if "own from start@abababab" in systems(table)]
+    assert own.training == "" and systems(warm) == {"own from start@abababab"}
+    assert warm.training == words and words in warm.heading
+    (entry,) = warm.entries
+    assert entry.train_puzzles is None and entry.detail == words
+    plain = json.loads(to_json([warm]))[0]
+    assert plain["training"] == words and plain["entries"][0]["detail"] == words, plain
+    assert words in to_csv([warm]) and words in to_markdown([warm])
+    assert words in Report(records=records, now=datetime.now(UTC), baselines=[]).html()
+
+
+def test_ablation_compares_runs_from_other_weights_with_those_from_scratch() -> None:
+    scratch = make_record(make_config(), score=0.8, stage="study", family="own")
+    ablation = compare_with_control([scratch, started(scratch)], "own")
+    assert [effect.name for effect in ablation.effects] == ["own from start@abababab"]
 
 
 def test_steps_beyond_training_separate_own_runs_on_generated_puzzles() -> None:

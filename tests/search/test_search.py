@@ -25,7 +25,7 @@ from orchestrator.search.optuna_trials import create_study
 from orchestrator.search.order import Order
 from orchestrator.search.planner import Planner
 from orchestrator.search.sampler import Sampler
-from orchestrator.search.warm_start import WarmStart, published_cells, warm_start
+from orchestrator.search.warm_start import WarmStart, published_cells, require_earlier, warm_start
 from orchestrator.storage import open_storage
 from orchestrator.sweep import Confirm, Resources, Stopping, Sweep, choice, integers, log_uniform, uniform
 from orchestrator.sweep.settings import get_setting
@@ -317,6 +317,17 @@ def test_warm_start_from_a_sweep_that_is_not_there_is_one_line_before_anything_i
     assert not (tmp_path / "runs" / "sweeps").exists()
     with pytest.raises(UserError, match=r"warm_start='\.\./x' must be letters"):
         search(warm_start=("../x",))
+
+
+def test_search_that_has_begun_goes_on_without_an_earlier_sweep_that_was_deleted_since(tmp_path: Path) -> None:
+    storage, sweep = open_storage(str(tmp_path)), search(warm_start=("earlier",))
+    with pytest.raises(SweepError, match="'earlier'"):
+        require_earlier(sweep, storage)
+    record = scored(sweep, 1, 1, 0.3, 1e9)
+    head = new_head("explore", record.family, record.config, record.dataset)
+    trial_folder(storage, sweep.name, record.trial_id).write("trial.json", head.encode())
+    require_earlier(sweep, storage)
+    assert warm_start(sweep, storage, fingerprint) == WarmStart()
 
 
 def test_published_grid_names_its_best_cells_inside_the_space() -> None:

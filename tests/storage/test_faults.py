@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -181,6 +182,30 @@ def test_a_full_or_forbidden_disk_is_said_at_once_with_its_cause(
     assert classify(caught.value) is FailureKind.STORAGE and is_out_of_space(caught.value) == (code == errno.ENOSPC)
 
 
+def test_a_brief_request_gives_a_server_up_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.storage.s3.BRIEF_S", 0.5)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    errors: list[str] = []
+
+    def read(address: str) -> None:
+        try:
+            open_storage(address).brief().read("a")
+        except StorageError as error:
+            errors.append(error.what)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the system accepts, and nothing answers
+        address = f"s3://bucket/x?endpoint_override=http://127.0.0.1:{server.getsockname()[1]}&region=us-east-1"
+        thread = threading.Thread(target=read, args=(address,), daemon=True)
+        thread.start()
+        thread.join(40)
+        assert errors and "cannot be reached" in errors[0]
+        server.accept()[0].close()
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 class TestS3:
     def test_a_body_that_is_cut_off_is_read_again(self, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         from botocore.exceptions import IncompleteReadError
@@ -207,6 +232,20 @@ class TestS3:
         failing_times(monkeypatch, storage._client, "put_object", 1, ClientError(answer, "PutObject"))  # type: ignore[attr-defined]
         assert storage.replace_if("lock", b"2", etag) is not None
         assert storage.read("lock") == b"2" and storage.replace_if("lock", b"3", etag) is None
+
+    @pytest.mark.parametrize(("code", "status"), [("XMinioStorageFull", 507), ("QuotaExceeded", 403)])
+    def test_a_full_server_is_out_of_space_and_not_asked_again(
+        self, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, code: str, status: int
+    ) -> None:
+        from botocore.exceptions import ClientError
+
+        storage = open_storage(s3_bucket)
+        answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        refused = ClientError(answer, "PutObject")
+        calls = failing_times(monkeypatch, storage._client, "put_object", 99, refused)  # type: ignore[attr-defined]
+        with pytest.raises(StorageError, match="no space left on the server") as caught:
+            storage.write("a", b"1")
+        assert len(calls) == 1 and is_out_of_space(caught.value)
 
     def test_many_values_are_read_at_the_same_time(self, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         storage, all_are_read = open_storage(s3_bucket), threading.Barrier(8, timeout=120)

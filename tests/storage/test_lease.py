@@ -20,7 +20,8 @@ import pytest
 from orchestrator.errors import SweepError
 from orchestrator.storage import LocalStorage, Storage, StorageError, Tagged, open_storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.storage.lease import Lease, driver_of, unlock
+from orchestrator.storage.lease import DriverHours, Lease, driver_of, unlock
+from tests.support.leases import beating, claim
 from trm_data.files import ProcessIdentity, machine_id, start_of
 
 
@@ -33,12 +34,6 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 0.2)
     monkeypatch.setattr("orchestrator.storage.lease.LEASE_S", 2.0)
-
-
-def claim(**changes: Any) -> bytes:
-    """A claim of a holder on another machine."""
-    holder = {"host": "another-machine", "pid": 1, "machine": "0" * 12, "process_start": 1, "started_s": 0.0}
-    return to_json_bytes({**holder, "beat_s": time.time(), **changes})
 
 
 def claim_of(pid: int, **changes: Any) -> bytes:
@@ -55,25 +50,6 @@ def sleeping_process() -> Iterator[int]:
     finally:
         process.kill()
         process.wait()
-
-
-@contextmanager
-def beating(storage: Storage, **changes: Any) -> Iterator[None]:
-    """A holder elsewhere that renews its claim."""
-    end = threading.Event()
-
-    def beat() -> None:
-        count = 0
-        while not end.wait(0.1):
-            storage.write("lock.json", claim(count=(count := count + 1), **changes))
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
 
 
 def _claim(url: str, barrier: Any, results: Any) -> None:
@@ -120,6 +96,57 @@ def test_a_living_process_keeps_its_claim_however_late_its_heartbeat_is(storage:
             Lease(storage, "s", "s3://b/my runs"),
         ):
             raise AssertionError("two drivers")
+
+
+def test_age_of_a_lease_is_by_the_clock_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, now = open_storage(str(tmp_path)), time.time
+    monkeypatch.setattr("orchestrator.storage.lease.LEASE_S", 30.0)
+    storage.write("lock.json", claim())
+    monkeypatch.setattr(time, "time", lambda: now() + 40)  # the file server's clock is behind this machine's
+    assert -2 < storage.age_s("lock.json") < 30
+    assert driver_of(storage) is not None
+
+
+def test_a_late_lease_counts_as_what_the_caller_needs(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(storage), "age_s", lambda *_: 1000.0)
+    for if_silent in ("dead", "watch", "alive"):
+        assert driver_of(storage, if_silent=if_silent) is None, "no lease"
+    with beating(storage):
+        assert driver_of(storage) is None
+        for if_silent in ("watch", "alive"):
+            assert (driver_of(storage, if_silent=if_silent) or {}).get("host") == "another-machine"
+    assert driver_of(storage, if_silent="watch") is None
+    assert driver_of(storage, if_silent="alive") is not None
+    with sleeping_process() as pid:
+        storage.write("lock.json", claim_of(pid))
+    assert driver_of(storage, if_silent="alive") is None, "on this machine it is proved dead"
+
+
+@pytest.mark.parametrize("skew_s", [-50_000.0, 0.0, 50_000.0], ids=["behind", "equal", "ahead"])
+def test_hours_of_a_driver_are_those_of_its_own_clock_and_then_of_this_machines_monotonic_one(skew_s: float) -> None:
+    now_s = 100.0
+    hours = DriverHours(lambda: now_s)
+    began_s = time.time() + skew_s
+    holder = json.loads(claim(started_s=began_s, beat_s=began_s + 7200))
+    assert hours.of(None) == 0
+    assert hours.of(holder) == 2
+    now_s += 3600
+    assert hours.of({**holder, "beat_s": began_s + 50_000}) == 3, "its clock may step meanwhile"
+    assert hours.of(None) == 3, "without a driver, the hours of the last one continue"
+    assert hours.of({**holder, "pid": 2, "beat_s": began_s}) == 0, "the next one has its own"
+    for damaged in ({"beat_s": "x"}, {"started_s": 0.0}, {"started_s": None}):
+        assert hours.of({**holder, "pid": 3, **damaged}) == 0
+
+
+def test_the_time_of_a_heartbeat_does_not_step_with_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, now = open_storage(str(tmp_path)), time.time
+    with Lease(storage, "s"):
+        first = storage.read("lock.json")
+        monkeypatch.setattr(time, "time", lambda: now() + 50_000)
+        while (data := storage.read("lock.json")) == first:
+            time.sleep(0.05)
+    holder = json.loads(data)
+    assert 0 < holder["beat_s"] - holder["started_s"] < 40_000
 
 
 def test_a_later_process_with_the_holders_pid_is_not_the_holder(storage: Storage) -> None:

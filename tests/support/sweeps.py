@@ -21,7 +21,8 @@ from orchestrator.records.schema import (
 )
 from orchestrator.storage import Storage
 from orchestrator.sweep import Confirm, Stopping, Sweep, Variant, choice, configure
-from orchestrator.sweep.trials import PlannedTrial, trial_id
+from orchestrator.sweep.identity import trial_id
+from orchestrator.sweep.trials import PlannedTrial
 from orchestrator.worker.job import Job, Listener
 from tests.support.program import SETTINGS
 from trm_data.config import DataRequest

@@ -30,7 +30,13 @@ from trm_model.evaluation.evaluate import PASS_AT as MEASURED_PASS_AT
 TWINS = (Variant(name="a", settings={"T": 2}), Variant(name="b", settings={"model.cycles": 2}))
 BEST = (Variant(name="best T=2", settings={"T": 2}),)
 NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"T": 3}))
+THREADS = (Variant(name="a", settings={"runtime.num_threads": 3}), Variant(name="b", settings={}))
+ACCENTS = (Variant(name="\u00e9", settings={"T": 2}), Variant(name="e\u0301", settings={"T": 3}))
 SPACED = (NAMESAKES[0], Variant(name="a ", settings={"T": 3}))
+
+
+def rule(**when: Any) -> ResourceRule:
+    return ResourceRule(when=when, resources=Resources(cpus=2))
 
 
 @pytest.mark.parametrize(
@@ -50,12 +56,23 @@ SPACED = (NAMESAKES[0], Variant(name="a ", settings={"T": 3}))
         (lambda: study(space={"lr": choice(1e-3, float("inf"))}), "inf is not a value"),
         (lambda: study(variants=(Variant(name="x", settings={"lr": float("inf")}),)), "lr=inf is not finite"),
         (lambda: study(space={"T": choice(1, 1.0, 2)}), "two values of model.cycles are the same setting"),
-        (lambda: study(space={}, variants=TWINS), "variants 'a' and 'b' have equal settings"),
+        (lambda: study(space={}, variants=TWINS), "variants 'a' and 'b' give the same result"),
+        (lambda: study(space={"runtime.num_threads": choice(1, 2)}), "runtime.num_threads does not change a result"),
+        (lambda: search(space={"T": choice(1, 2), "runtime.device": choice("cpu", "auto")}), "runtime.device does not"),
+        (lambda: study(space={"evaluation.batch_size": choice(8, 16)}), "evaluation.batch_size does not change"),
+        (lambda: study(space={"evaluation.split": choice("test", "validation")}), "evaluation.split does not change"),
+        (lambda: study(space={}, variants=THREADS), "variants 'a' and 'b' give the same result"),
+        (lambda: study(space={"train.new_embeddings": choice("mean", "fresh")}), "give the same result: exclude one"),
+        (lambda: study(space={"seed": choice(0, 1)}, seeds=2), "'seed' varies, and seeds=2 varies it too"),
+        (lambda: study(variants=(Variant(name="a", settings={"seed": 1}),), seeds=2), "'seed' varies, and seeds=2"),
+        (lambda: study(resource_rules=(rule(T=7),)), "resource_rules: no trial has T=7"),
+        (lambda: search(resource_rules=(rule(**{"model.variant": "hrm"}),)), "no trial has model.variant='hrm'"),
+        (lambda: study(space={}, variants=ACCENTS), "two variants are named 'e\u0301'"),
         (lambda: study(space={}, variants=NAMESAKES), "two variants are named 'a'"),
         (lambda: study(space={}, variants=SPACED), "two variants are named 'a '"),
         (lambda: study(resources=Resources.parse({"gpus": 1.5})), "1.5 GPUs: give a share of one, below 1, or a whole"),
         (lambda: study(variants=(Variant(name="T=1 n=1", settings={"T": 3}),)), "is the name of another cell"),
-        (lambda: search(confirm=Confirm(controls=TWINS)), "controls 'a' and 'b' have equal settings"),
+        (lambda: search(confirm=Confirm(controls=TWINS)), "controls 'a' and 'b' give the same result"),
         (lambda: search(confirm=Confirm(controls=NAMESAKES)), "two controls are named 'a'"),
         (lambda: search(confirm=Confirm(controls=BEST)), "a control named 'best T=2' would be taken for one of the"),
         (lambda: study(variants=(Variant(name="a\x1b[31mb", settings={"T": 3}),)), "cannot be printed"),
@@ -241,3 +258,24 @@ def test_a_name_that_would_be_taken_for_a_sweep_file_is_refused(ending: str) -> 
     with pytest.raises(ConfigError, match="is reserved for files of sweeps"):
         study(name=f"depth{ending}")
     assert study(name=f"depth{ending}-2").name.endswith("-2")
+
+
+def test_rule_applies_to_what_an_axis_a_control_or_the_base_has() -> None:
+    study(resource_rules=(rule(T=2), rule(seed=5), rule(**{"train.batch_size": tiny_config().train.batch_size})))
+    search(resource_rules=(rule(**{"model.variant": "direct"}),))
+
+
+def test_seeds_as_an_axis_are_trials_of_their_own() -> None:
+    sweep = study(space={"seed": choice(3, 4)}, seeds=1)
+    planned = list(study_trials(sweep, fingerprint))
+    assert [trial.config.seed for trial in planned] == [3, 4] and len({trial.trial_id for trial in planned}) == 2
+    assert Planner(sweep, fingerprint, []).total == 2
+
+
+def test_recorded_sweep_that_varied_what_changes_nothing_is_readable() -> None:
+    plain = study(space={"T": choice(1, 2)}, seeds=1).plain()
+    plain["space"] = {"runtime.num_threads": {"kind": "choice", "values": [1, 2]}}
+    sweep = Sweep.from_record(plain)
+    assert len({trial.trial_id for trial in study_trials(sweep, fingerprint)}) == 1
+    plain |= {"space": {}, "variants": [variant.plain() for variant in THREADS]}
+    assert [name for name, _ in cells(Sweep.from_record(plain))] == ["a"]

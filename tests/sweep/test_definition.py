@@ -14,9 +14,10 @@ from orchestrator.errors import SweepError
 from orchestrator.resources.usage import Budget
 from orchestrator.sweep import Confirm, Resources, Stopping, Sweep, choice, configure
 from orchestrator.sweep.domains import Uniform
+from orchestrator.sweep.identity import trial_id
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.settings import get_setting, parse_assignments
-from orchestrator.sweep.trials import cells, study_trials, trial_id
+from orchestrator.sweep.trials import cells, study_trials
 from tests.support.sweeps import fingerprint, search, study, tiny_config
 from trm_data.errors import ConfigError, UserError
 from trm_data.settings import Settings

@@ -262,6 +262,11 @@ def test_summary_of_differences_names_the_first_settings_and_counts_the_others()
     assert text == f"a: 1 -> 2, b: {str(old['b'])[:37]}... -> [1], c.x: None -> y, and 2 more"
 
 
+def test_summary_of_long_values_shows_where_they_differ() -> None:
+    old, new = ({"a": f"/home/someone/puzzles/recursions/mine.py:Mine#sha256={each * 32}"} for each in ("ab", "cd"))
+    assert summarize_differences(old, new) == f"a: ...ne#sha256={'ab' * 13}a... -> ...ne#sha256={'cd' * 13}c..."
+
+
 @pytest.mark.parametrize(
     ("text", "values"),
     [

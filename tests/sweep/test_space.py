@@ -143,7 +143,7 @@ MILLION = {
     "n": choice(*range(1, 11)),
     "N_sup": choice(*range(1, 11)),
     "aug": choice(*range(10)),
-    "seed": choice(*range(10)),
+    "optimizer.warmup_steps": choice(*range(10)),
     "data.build_seed": choice(*range(10)),
 }
 
@@ -188,7 +188,7 @@ def test_a_million_cells_with_conditions_are_counted() -> None:
 
 def test_counting_ends_where_there_are_too_many_cells() -> None:
     """A condition on every axis binds them all, so that ten thousand million cells would be counted one by one."""
-    paths = ("T", "n", "N_sup", "train.batch_size", "seed")
+    paths = ("T", "n", "N_sup", "train.batch_size", "data.build_seed")
     axes = study(space={path: choice(*range(1, 3)) for path in paths}).search_space.axes
     many = {path: choice(*range(1, 101)) for path in axes}
     space = Space(tiny_config(), many, forbidden=(dict.fromkeys(many, 1),))

@@ -233,6 +233,30 @@ def test_what_could_not_be_sent_is_one_warning_at_the_end(
     assert len(caplog.messages) == 1, "one line per change of state"
 
 
+def test_an_unexpected_error_is_told_at_once_and_tried_again(
+    storage: Storage, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, fails = MlflowSync.sync, [True]
+
+    def broken(self: MlflowSync, *arguments: Any, **options: Any) -> None:
+        if fails[0]:
+            raise AttributeError("an odd MLflow")
+        sync(self, *arguments, **options)
+
+    monkeypatch.setattr(MlflowSync, "sync", broken)
+    warnings: list[str] = []
+    write_record(storage, finished())
+    with tracked(SWEEP, storage, None, warnings.append) as tracker:
+        deadline = time.monotonic() + 60
+        while not warnings and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        assert len(warnings) == 1 and "AttributeError: an odd MLflow" in warnings[0] and "trm track sync" in warnings[0]
+        fails[0] = False
+        eventually(lambda: steps_of(tracker.uri or "", finished().trial_id))
+    assert len(warnings) == 1, "MLflow has everything"
+
+
 def test_another_writer_at_the_end_is_waited_for_shortly(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, quick: None
 ) -> None:

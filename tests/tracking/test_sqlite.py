@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -40,12 +41,17 @@ def half_made(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("before", ["nothing", "half-made"])
-def test_a_missing_or_half_made_file_is_created_whole(tmp_path: Path, before: str) -> None:
+@pytest.mark.parametrize("before", ["nothing", "half-made", "half-made tomorrow"])
+def test_a_missing_or_half_made_file_is_created_whole(
+    tmp_path: Path, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.tracking.sqlite.QUIET_S", 0.5)
     path = tmp_path / "runs" / "a.db"
-    if before == "half-made":
+    if before != "nothing":
         path.parent.mkdir()
         half_made(path)
+    if before == "half-made tomorrow":  # by the clock of a file server, or before this one's stepped back
+        os.utime(path, (time.time() + 86_400,) * 2)
     ensure_database(path, is_whole, create)
     assert rows_by_table(path) == {"first": 0, "last": 0}
     assert [each.name for each in path.parent.iterdir()] == ["a.db"]

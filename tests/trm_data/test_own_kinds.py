@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from trm_data import (
     resolve_benchmark,
     verify,
 )
-from trm_data.dataset.manifest import UntrustedKindError
+from trm_data.dataset.manifest import UnknownKindError
 from trm_data.errors import ConfigError, DataError, UserError
 from trm_data.own_code import distrust_all
 
@@ -111,10 +112,10 @@ def test_identity_is_the_content_of_the_file_and_not_its_place(folder: Path) -> 
 def test_stored_dataset_runs_no_code_that_is_not_named(folder: Path) -> None:
     dataset = build(small(), folder / "data")
     distrust_all()
-    with pytest.raises(UntrustedKindError, match=f"Latin@.*Read {folder / 'latin.py'}, then add --trust"):
+    with pytest.raises(UnknownKindError, match=f"Latin@.*Read {folder / 'latin.py'}, then add --trust"):
         open_dataset(dataset.path)
     (folder / "latin.py").unlink()
-    with pytest.raises(UntrustedKindError, match=f"Read {dataset.path / 'kind.py'}, then add --trust"):
+    with pytest.raises(UnknownKindError, match=f"Read {dataset.path / 'kind.py'}, then add --trust"):
         verify(dataset.path)
     assert (dataset.path / "kind.py").read_text() == latin()
 
@@ -149,6 +150,35 @@ def test_commands_take_the_file_and_trust_it_when_it_is_named(folder: Path, caps
         assert code == 0 and "not opened" not in out
 
 
+def test_printed_commands_name_the_file_quoted_and_work_as_they_are(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = folder / "my puzzles"
+    own.mkdir()
+    (own / "latin.py").write_text(latin())
+    _, out, _ = call(capsys, "data", "build", "my puzzles/latin.py:Latin", "--num-train", "40", "--num-test", "16")
+    hint = shlex.split(out.splitlines()[-1].partition("draw one: trm ")[2])
+    distrust_all()
+    assert f"--trust '{own}/latin.py'" in out and call(capsys, *hint)[0] == 0
+    name = out.partition(":")[0]
+    distrust_all()
+    _, _, err = call(capsys, "data", "export", name, "exported")
+    option = shlex.split(err.strip().partition("then add ")[2])
+    assert call(capsys, "data", "export", name, "exported", *option)[0] == 0 and (folder / "exported").is_dir()
+
+
+def test_dataset_of_an_edited_file_names_its_own_copy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "data", "build", NAME, "--num-train", "40", "--num-test", "16")
+    name = out.partition(":")[0]
+    (folder / "latin.py").write_text(latin() + "# edited\n")
+    distrust_all()
+    code, _, err = call(capsys, "data", "verify", name, "--trust", "latin.py")
+    assert code == 2 and f"{folder}/latin.py has changed or is gone. Read " in err
+    distrust_all()
+    option = shlex.split(err.strip().partition("then add ")[2])
+    assert option[1].endswith(f"{name}/kind.py") and call(capsys, "data", "verify", name, *option)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -172,6 +202,31 @@ def test_commands_take_the_file_and_trust_it_when_it_is_named(folder: Path, caps
         ("other.py:NoPair", "no pair of inputs and labels"),
         ("other.py:Few", "gives only 4 different puzzles, and 24 are asked for"),
         ("other.py:Wrong", "copy, example 0: the label does not solve the puzzle"),
+        ("other.py:Quits", r"Quits@.* fails: SystemExit: 0 \(other.py:\d+\)"),
+        ("other.py:Exits", r"generate of the puzzle kind copy fails: SystemExit: 0 \(other.py:\d+\)"),
+        ("other.py:Judges", r"is_valid of the puzzle kind copy fails: IndexError: bad cell \(other.py:\d+\)"),
+        ("other.py:Ends", r"is_valid of the puzzle kind copy fails: SystemExit: 5"),
+        ("other.py:Writes", r"is_valid .* copy fails: .*read-only \(other.py:\d+\). .*write into a copy"),
+        ("other.py:WritesAll", r"valid of the puzzle kind copy fails: .*read-only"),
+        ("other.py:Silent", "is_valid of the puzzle kind copy returned None, not True or False"),
+        ("other.py:Grids", r"is_valid .* returned an array of shape \(3, 3\) .*, not True or False"),
+        ("other.py:Single", r"valid .* copy returned an array of shape \(1,\) and type bool, not an array of 24 truth"),
+        ("other.py:Short", r"num_solutions .* returned an array of shape \(2,\) .*, not an array of 24 numbers"),
+        ("other.py:Text", "num_solutions of the puzzle kind copy returned an array of .* not an array of 24 numbers"),
+        ("other.py:Keyless", r"keys of the puzzle kind copy returned a list of 1, not a list of \d+ keys"),
+        ("other.py:Rising", "copy, symmetry 1 of 8, example 0: its label does not solve the puzzle that view gives"),
+        ("other.py:OneWay", "copy, symmetry 1 of 2, example 0: undo does not give back the label"),
+        (
+            "other.py:Views",
+            r"view of the puzzle kind copy returned a tuple of 2, not two arrays of whole numbers of shape",
+        ),
+        ("other.py:Orderless", "order must return 1 to"),
+        ("other.py:Tasks", "has_tasks and is_framed are for ARC only"),
+        ("other.py:Sizes", "there is no .* of 3x3 cells"),
+        ("other.py:Seven", "symbols, description, licence and rules must be texts"),
+        ("other.py:Unique", "its name is built in"),
+        ("other.py:Random", "generate of the puzzle kind copy gives other puzzles for the same seed"),
+        ("other.py:Ragged", "generate of the puzzle kind copy returned no arrays"),
         ("broken.py:Copy", "is not Python"),
         ("stops.py:Copy", "stops.py fails: ValueError: no"),
     ],
@@ -195,10 +250,38 @@ def test_bad_kind_is_one_line(text: str, words: str, folder: Path) -> None:
         "NoPair": "def generate(self, side, count, seed): return None",
         "Few": "def generate(self, side, count, seed): return (np.ones((4, 9), int) + np.eye(4, 9, dtype=int),) * 2",
         "Wrong": "def is_valid(self, question, answer): return False",
+        "Quits": "def __init__(self): raise SystemExit(0)",
+        "Exits": "def generate(self, side, count, seed): raise SystemExit(0)",
+        "Judges": "def is_valid(self, question, answer): raise IndexError('bad cell')",
+        "Ends": "def is_valid(self, question, answer): raise SystemExit(5)",
+        "Writes": "def is_valid(self, question, answer): question[:] = answer",
+        "WritesAll": "def valid(self, inputs, answers, labels, side): inputs[:] = answers",
+        "Silent": "def is_valid(self, question, answer): pass",
+        "Grids": "def is_valid(self, question, answer): return answer > 0",
+        "Single": "def valid(self, inputs, answers, labels, side): return np.ones(1, bool)",
+        "Short": "def num_solutions(self, inputs, side): return np.ones(2)",
+        "Text": "def num_solutions(self, inputs, side): return np.array(['x'] * len(inputs))",
+        "Keyless": "def keys(self, inputs, side): return [b'a']",
+        "Rising": "augmentation = 'dihedral'\n"
+        "    def is_valid(self, question, answer): return bool((answer == RISING).all())\n"
+        "    def generate(self, side, count, seed):\n"
+        "        inputs = super().generate(side, count, seed)[0]\n"
+        "        return inputs, np.array([RISING] * len(inputs))",
+        "OneWay": "def order(self, side): return 2\n"
+        "    def view(self, i, a, shapes, rows, codes, places, side): return 3 - i[rows], 3 - a[rows]\n"
+        "    def _undo(self, cells, codes, side): return cells if codes[0] else 3 - cells",
+        "Views": "def view(self, i, a, shapes, rows, codes, places, side): return i[rows], 0.5 * a[rows]",
+        "Orderless": "def order(self, side): return 0",
+        "Tasks": "has_tasks = True",
+        "Sizes": "sides = (5,)",
+        "Seven": "description = 7",
+        "Unique": "name = 'maze-unique-11x11'",
+        "Random": "def generate(self, side, count, seed): return super().generate(side, count, None)",
+        "Ragged": "def generate(self, side, count, seed): return [[1], [2, 3]], [[1]]",
     }
     own = "".join(f"class {name}(Copy):\n    {line}\n" for name, line in changes.items())
     empty = "class Empty(PuzzleKind):\n    name, side, symbols = 'empty', 3, '?ab'\n"
-    (folder / "other.py").write_text(f"{NEEDED}\n{own}\n{empty}\nclass Plain: ...\n")
+    (folder / "other.py").write_text(f"{NEEDED}\nRISING = [[1, 1, 2]] * 3\n{own}\n{empty}\nclass Plain: ...\n")
     with pytest.raises(UserError, match=words) as raised:
         build(DataRequest(benchmark=text, num_train=10, num_validation=4, num_test=10), folder / "data")
     assert "\n" not in str(raised.value) and not list(folder.glob("data/*"))
@@ -215,6 +298,7 @@ def package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the path, with a package that defines the kind of the page."""
     site = folder / "site"
     site.mkdir()
+    (site / "quits.py").write_text("raise SystemExit(0)")
     (site / "my_puzzles.py").write_text(latin() + "\nclass Renamed(Latin):\n    name = 'other'\n")
     monkeypatch.syspath_prepend(site)
     monkeypatch.delitem(sys.modules, "my_puzzles", raising=False)
@@ -231,12 +315,26 @@ def test_entry_point_is_a_benchmark(package: Path, capsys: pytest.CaptureFixture
         resolve_benchmark("latin-4x5")
 
 
-def test_dataset_says_which_package_it_lacks(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_points_that_cannot_be_used_are_a_warning_each(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = {"broken": "nothing:Latin", "ends": "quits:Latin", "maze-unique-11x11": "my_puzzles:Latin"}
+    install(package, {"latin-4x4": "my_puzzles:Latin", **bad})
+    code, out, err = call(capsys, "data", "list")
+    lines = [line for line in err.splitlines() if line.startswith("warning: the puzzle kind")]
+    assert code == 0 and "latin-4x4" in out and "sudoku-4x4" in out
+    assert [line.split()[4] for line in lines] == list(bad) and "name is that of a benchmark" in lines[-1]
+    assert resolve_benchmark("maze-unique-11x11").family == "maze"
+
+
+def test_dataset_says_which_package_it_lacks(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     install(package, {"latin-4x4": "my_puzzles:Latin"})
-    dataset = build(small("latin-4x4"), package / "data")
+    dataset = build(small("latin-4x4"), package.parent / "runs/datasets")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(package)])
     with pytest.raises(DataError, match="no kind of puzzle 'latin-4x4' here"):
         Dataset(dataset.path)
+    code, out, err = call(capsys, "data", "list")
+    assert code == 0 and "not opened: " in out and "no kind of puzzle 'latin-4x4' here" in out and "damaged" not in err
 
 
 @pytest.mark.parametrize(
@@ -245,6 +343,7 @@ def test_dataset_says_which_package_it_lacks(package: Path, monkeypatch: pytest.
         ("nothing:Latin", "cannot be imported: ModuleNotFoundError"),
         ("my_puzzles:BLANK", "is not a PuzzleKind"),
         ("my_puzzles:Renamed", "is named 'other'"),
+        ("quits:Latin", "cannot be imported: SystemExit: 0"),
     ],
 )
 def test_bad_entry_point_is_one_line(value: str, words: str, package: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from tests.support.infra import wait_until_ended
 from tests.trm_model.test_train import crew_of, tiny
 from trm_data import Dataset, build
-from trm_data.errors import ConfigError, UserError
+from trm_data.errors import ConfigError, UserError, is_out_of_space
 from trm_data.files import private_folder
 from trm_model.checkpoints.store import LocalCheckpoints
 from trm_model.training.events import Started
@@ -55,6 +56,22 @@ def test_death_of_a_process_ends_all_and_is_told(dataset: Dataset, tmp_path: Pat
     with pytest.raises(ProcessLostError, match=r"process 1 of 2 died with signal 9\. Start the run again"):
         list(running)
     assert not crew_of() and not list(rendezvous.glob(f"*{os.getpid()}*"))
+
+
+class FullCheckpoints(LocalCheckpoints):
+    """Checkpoints on a disk that is full, which another library says in its own way."""
+
+    def names(self) -> list[str]:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            raise LookupError("no names") from None
+
+
+def test_error_of_a_process_keeps_what_it_came_from(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match="no names") as raised:
+        list(train_in_processes(tiny(), dataset, processes=2, checkpoints=FullCheckpoints(tmp_path)))
+    assert is_out_of_space(raised.value) and "in names" in raised.value.__notes__[0]
 
 
 CALLER = """

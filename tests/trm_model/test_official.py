@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import yaml
 
@@ -155,6 +158,73 @@ def test_pickled_objects_are_never_executed(tmp_path: Path) -> None:
     torch.save({"model": Path}, tmp_path / "step_1")
     with pytest.raises(CheckpointError, match="not a plain PyTorch checkpoint"):
         import_official(tmp_path / "step_1", tiny())
+
+
+class Executed:
+    """An object whose pickle calls a function when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(Executed(), r"posix\.system"), (Path("x"), r"pathlib\S*Path"), (Fraction(1), r"fractions\.Fraction")],
+)
+def test_what_loading_would_execute_is_named_and_unsafe_loading_is_not_recommended(
+    value: Any, name: str, is_zip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": value}, "step_1", _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(CheckpointError, match=rf"it holds {name}, which loading would execute") as told:
+        import_official(Path("step_1"), tiny())
+    assert "weights_only" not in str(told.value) and "\n" not in str(told.value) and not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
+        lambda state, path: safetensors.torch.save_file(state, path),
+    ],
+    ids=["legacy", "safetensors"],
+)
+def test_other_formats_of_plain_tensors_are_imported(save: Any, tmp_path: Path) -> None:
+    config = official_like()
+    model = build_model(config.model, vocab_size=6, seq_len=16, num_identifiers=1)
+    save(to_official(model), tmp_path / "step_1")
+    _, data = import_official(tmp_path / "step_1", config)
+    found = load_trained(unpack(data)).model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not a plain PyTorch checkpoint: it is empty"),
+        (b"\x10" + bytes(7) + b'{"a": 1}' + bytes(8), "is not a plain PyTorch checkpoint: "),
+        (b"text that is no checkpoint", "is not a plain PyTorch checkpoint"),
+    ],
+)
+def test_file_without_a_checkpoint_is_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "step_1").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as told:
+        import_official(tmp_path / "step_1", official_like())
+    assert "weights_only" not in str(told.value) and "\n" not in str(told.value)
+
+
+def test_tensor_that_is_there_twice_and_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    model = build_model(official_like().model, vocab_size=6, seq_len=16, num_identifiers=1)
+    state = to_official(model)
+    twice = state | {name.removeprefix("model."): 0 * value for name, value in state.items()}
+    for content, message in (
+        (twice, r"holds 'model\.inner\.\S+' and 'inner\.\S+', which are one tensor"),
+        ({name: value * float("nan") for name, value in state.items()}, "that are no numbers"),
+    ):
+        torch.save(content, tmp_path / "step_1")
+        with pytest.raises(CheckpointError, match=message):
+            import_official(tmp_path / "step_1", official_like())
 
 
 def test_folder_in_place_of_a_file_is_one_line(tmp_path: Path) -> None:

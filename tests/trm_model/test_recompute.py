@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from orchestrator.resources.runtime import work_of
+from orchestrator.sweep.identity import trial_id
 from orchestrator.sweep.settings import configure
-from orchestrator.sweep.trials import trial_id
 from tests.trm_model.test_cost import DTYPES, config
 from tests.trm_model.test_train import tiny
 from trm_data import build

@@ -29,7 +29,7 @@ from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import LocalStorage, Storage, StorageError, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.patience import TransientError, retry_transient
-from orchestrator.sweep.trials import trial_id
+from orchestrator.sweep.identity import trial_id
 from orchestrator.worker import attempt, telemetry
 from orchestrator.worker.attempt import child_main, run_attempt
 from orchestrator.worker.job import Job, TrialReport
@@ -377,6 +377,29 @@ def test_lost_process_of_a_run_is_no_result(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ProcessLostError):
         go(job)
     assert not read_trial(LocalStorage(tmp_path), "s", job.trial_id).status.is_final
+
+
+def test_full_cache_of_the_compiler_is_a_lack_of_space_and_not_the_trials_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch raises its own error `from None`."""
+    from torch._inductor.exc import InductorError
+
+    def compiles(self: Trainer) -> Any:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise InductorError(error, None) from None
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    with monkeypatch.context() as full:
+        full.setattr(Trainer, "train_step", compiles)
+        job = job_of(LocalStorage(tmp_path), tiny_config(**{"train.max_steps": 1}))
+        _, record = go(job)
+    assert record.status is Status.INTERRUPTED
+    assert record.reason.startswith("storage failure: No space left on device: ")
+    assert f"Free some space in {tmp_path / 'cache'}" in record.reason and "compiler" not in record.reason
+    assert go(job)[1].status is Status.FINISHED
 
 
 @pytest.mark.parametrize(("fails", "expected"), [(False, "with a checkpoint"), (True, "without a last checkpoint")])

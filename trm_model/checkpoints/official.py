@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from trm_data.errors import DataError, first_line, is_out_of_memory
+from trm_data.errors import MAX_NAMED, DataError, first_line, is_out_of_memory
 from trm_data.files import write_atomic, write_output
 from trm_data.sources import hub
 from trm_data.sources.files import parse_address
@@ -47,6 +50,7 @@ _BLOCK = {
     "swiglu.gate_up": "mlp.gate_up_proj.weight",
     "swiglu.down": "mlp.down_proj.weight",
 }
+_OFFICIAL = "Name the file step_<number> of an official run"
 SHARED = "shared"
 """`Dataset.id_map_hash` where all puzzles share one embedding."""
 _WRAPPERS = re.compile(r"^(_orig_mod\.|model\.|inner\.)+")
@@ -132,25 +136,54 @@ def read_official(path: Path) -> dict[str, Tensor]:
         CheckpointError: no such file, or it holds something else than tensors.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = _load(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint at {path}", "Name the file step_<number> of an official run") from error
+        raise CheckpointError(f"no checkpoint at {path}", _OFFICIAL) from error
     except OSError as error:
-        remedy = "Name the file step_<number> of an official run"
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or first_line(error)}", remedy) from None
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or first_line(error)}", _OFFICIAL) from error
     except Exception as error:  # a stream of pickle that is not one fails in any way
         if is_out_of_memory(error):
             raise
-        raise CheckpointError(f"{path} is not a plain PyTorch checkpoint: {first_line(error)}") from error
+        raise _not_plain(path, error) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} does not hold a state dict", "Name the file step_<number> of an official run")
+        raise CheckpointError(f"{path} does not hold a state dict", _OFFICIAL)
+    seen: dict[str, str] = {}
     for name, value in state.items():
         if not isinstance(name, str) or not _holds_floats(value):
-            raise CheckpointError(
-                f"{path} holds {str(name)!r}, which is not a plain tensor of numbers with a name",
-                "Name the file step_<number> of an official run",
-            )
+            what = f"{path} holds {str(name)!r}, which is not a plain tensor of numbers with a name"
+            raise CheckpointError(what, _OFFICIAL)
+        if (other := seen.setdefault(_WRAPPERS.sub("", name), name)) != name:
+            raise CheckpointError(f"{path} holds {other!r} and {name!r}, which are one tensor", "Save it with one")
+        if not torch.isfinite(value.float() if value.element_size() == 1 else value).all():
+            raise CheckpointError(f"{path} holds values in {name!r} that are no numbers", "Name an earlier checkpoint")
     return state
+
+
+def _load(path: Path) -> object:
+    """Return what a file of `torch.save`, in its present or its former format, or of safetensors holds."""
+    with path.open("rb") as content:
+        start = content.read(9)
+    if not start:
+        raise EOFError("it is empty")
+    if start[8:] == b"{":
+        return safetensors.torch.load_file(path)
+    is_zip = start.startswith(b"PK")  # the former format cannot be mapped into memory
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+
+
+def _not_plain(path: Path, error: Exception) -> CheckpointError:
+    """Return the error for a file that holds more than tensors, or is damaged; it names what would be executed."""
+    what, text = f"{path} is not a plain PyTorch checkpoint", str(error)
+    names = [found[1]] if (found := re.search(r"GLOBAL ([\w.]+)", text)) else []
+    with suppress(Exception):  # not of its present format, or damaged
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or names
+    if names:
+        remedy = "Nothing was executed. Ask for the state dict alone: torch.save(model.state_dict(), FILE)"
+        return CheckpointError(f"{what}: it holds {', '.join(names[:MAX_NAMED])}, which loading would execute", remedy)
+    if isinstance(error, pickle.UnpicklingError):  # torch explains how to load it unsafely, before the reason
+        found = re.search(r"WeightsUnpickler error: *(.*)", text)
+        return CheckpointError(f"{what}: {found[1].strip()}" if found and found[1].strip() else what, _OFFICIAL)
+    return CheckpointError(f"{what}: {first_line(error)}", _OFFICIAL)
 
 
 def _holds_floats(value: Tensor) -> bool:

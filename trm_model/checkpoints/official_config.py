@@ -60,7 +60,7 @@ def config_from_official(path: Path) -> TrialConfig:
     except FileNotFoundError as error:
         raise CheckpointError(f"no {path}", "Give a recipe, or the all_config.yaml of the run") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", _REMEDY) from None
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", _REMEDY) from error
     except CheckpointError:
         raise
     except UserError as error:

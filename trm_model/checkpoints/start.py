@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from trm_data.errors import ConfigError
-from trm_data.sources.files import Address, parse_address, read
+from trm_data.files import load_json
+from trm_data.sources.files import Address, open_binary, parse_address, read
 from trm_model.checkpoints.store import CheckpointError, CheckpointStore, base_of, read_header, unpack
 from trm_model.checkpoints.table_deltas import TABLE
 from trm_model.checkpoints.trained import average
 from trm_model.config import ModelConfig, TrialConfig
-from trm_model.model.recursion import Model
-from trm_model.start_file import read_remote, short_start, start_sha256
+from trm_model.model.recursion import Model, build_model
+from trm_model.start_file import read_head, read_remote, short_start, start_sha256
 
 if TYPE_CHECKING:
     from trm_data import Dataset
@@ -46,6 +47,7 @@ _MUST_AGREE = (
     "norm_epsilon",
 )
 """Settings of a model that decide the shapes of its weights or what they compute. T, n and N_sup may differ."""
+_ANOTHER = "Name another checkpoint"
 _EMBEDDINGS = TABLE.removeprefix("model/")
 
 
@@ -62,6 +64,15 @@ class Start(NamedTuple):
     def kind(self) -> str:
         """Return which weights these are, of which step."""
         return start_kind(self.header)
+
+
+class StartHead(NamedTuple):
+    """Hold what the header of such a checkpoint says."""
+
+    header: dict[str, Any]
+    shapes: dict[str, list[int]]
+    """By the names of the file's tensors; that of the whole table of puzzle embeddings, where it has a base."""
+    where: str
 
 
 class MemoryCheckpoints:
@@ -101,6 +112,37 @@ def copy_start(address: str, target: CheckpointStore) -> None:
 
 def _content(place: Address) -> bytes:
     return read_remote(place) if place.is_remote else read(place)
+
+
+def read_start_head(address: str) -> StartHead:
+    """Return what the header of the checkpoint that a pinned address names says. Of a local file nothing else is read.
+
+    Raises:
+        UserError: it cannot be read, or is not a checkpoint.
+    """
+    place = parse_address(address)
+    if place.is_remote:
+        return head_of(read_remote(place), short_start(address))
+    with open_binary(place._replace(sha256=None)) as content:
+        return head_of(read_head(content), short_start(address))
+
+
+def head_of(data: bytes, where: str) -> StartHead:
+    """Return what the header of a checkpoint says.
+
+    Args:
+        data: its file, or the beginning of it up to the end of the header.
+
+    Raises:
+        CheckpointError: it is not one of ours, or it is damaged.
+    """
+    header = read_header(data, where)
+    layout = load_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    shapes = {name: tensor["shape"] for name, tensor in layout.items() if name != "__metadata__"}
+    if (stored := header.get("table")) is not None:
+        base_of(stored, where)
+        shapes[TABLE] = stored["shape"]
+    return StartHead(header, shapes, where)
 
 
 def read_start(address: str, store: CheckpointStore | None = None) -> Start:
@@ -163,6 +205,40 @@ def check_start(config: ModelConfig, header: Mapping[str, Any], where: str, *, s
         )
 
 
+def check_head(config: ModelConfig, head: StartHead, *, seq_len: int, vocab_size: int) -> None:
+    """Raise an error unless a checkpoint has the weights of a model with these settings and sizes, by its header.
+
+    Raises:
+        CheckpointError: names everything that differs, or the first tensor that is missing or of another shape.
+    """
+    check_start(config, head.header, head.where, seq_len=seq_len, vocab_size=vocab_size)
+    if config.recursion is not None:
+        return  # its own code decides which weights it has
+    rate = TrialConfig.parse(head.header["config"], head.where).optimizer.ema_rate
+    with torch.device("meta"):
+        model = build_model(config, vocab_size=vocab_size, seq_len=seq_len, num_identifiers=1)
+    own, averaged = (
+        {name.removeprefix(section): shape for name, shape in head.shapes.items() if name.startswith(section)}
+        for section in ("model/", f"ema/{rate}/")
+    )
+    for found in (own, own | averaged):
+        _check_tensors(model, found, head.where)
+    if unknown := averaged.keys() - own.keys():
+        raise CheckpointError(f"{head.where} has an average of {min(unknown)}, and no such tensor", _ANOTHER)
+
+
+def _check_tensors(model: Model, found: Mapping[str, Sequence[int]], where: str) -> None:
+    """Raise CheckpointError unless the shapes are those of a model; its table of embeddings may have other rows."""
+    for name, own in model.state_dict().items():
+        shape, wanted = tuple(found.get(name, ())), tuple(own.shape)
+        fits = shape == wanted
+        if name == _EMBEDDINGS:
+            fits = len(shape) == 2 and shape[0] > 0 and shape[1] == wanted[1]
+        if not fits:
+            what = f"a tensor of shape {shape} as" if name in found else "no tensor"
+            raise CheckpointError(f"{where} has {what} {name}", _ANOTHER)
+
+
 def _grid(cells: int) -> str:
     side = math.isqrt(cells)
     return f"{side}x{side}" if side * side == cells else f"{cells}-cell"
@@ -179,14 +255,11 @@ def load_start(model: Model, start: Start, dataset: Dataset, num_augmentations: 
     """
     sizes = {"seq_len": model.num_cells, "vocab_size": model.vocab_size}
     check_start(model.config, start.header, start.where, **sizes)
+    _check_tensors(model, {name: value.shape for name, value in start.tensors.items()}, start.where)
     with torch.no_grad():
         for name, own in model.state_dict().items():
-            found = start.tensors.get(name)
-            if found is None or (name != _EMBEDDINGS and found.shape != own.shape):
-                what = "no tensor" if found is None else f"a tensor of shape {tuple(found.shape)} as"
-                raise CheckpointError(f"{start.where} has {what} {name}", "Name another checkpoint")
             if name != _EMBEDDINGS:
-                own.copy_(found)
+                own.copy_(start.tensors[name])
         if model.puzzle_embedding is None:
             return f"{start.kind} of {start.where}"
         known = _num_known(start, dataset, num_augmentations, len(model.puzzle_embedding.weight))
@@ -216,10 +289,6 @@ def _num_known(start: Start, dataset: Dataset, num_augmentations: int, num_rows:
 
 def _load_table(own: Tensor, found: Tensor, known: int, new_embeddings: str) -> str:
     """Fill a table: the first `known` rows are the checkpoint's. Return one line on what the rows are."""
-    if found.ndim != 2 or found.shape[1] != own.shape[1]:
-        raise CheckpointError(
-            f"the checkpoint has puzzle embeddings of shape {tuple(found.shape)}", "Name another checkpoint"
-        )
     own[:known] = found[:known].to(own)
     new = len(own) - known
     if new and new_embeddings == "mean":

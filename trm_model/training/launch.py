@@ -9,6 +9,7 @@ one of them fails or dies, all end. If the caller dies, their pipes close and th
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import queue
@@ -30,7 +31,7 @@ import torch
 import torch.distributed as dist
 
 from trm_data import open_dataset
-from trm_data.errors import ConfigError, UserError
+from trm_data.errors import ConfigError, UserError, causes
 from trm_data.files import private_folder, remove_abandoned, temporary_name, usable_cores
 from trm_data.own_code import accept, sources_in
 from trm_model.checkpoints.store import CheckpointStore
@@ -78,10 +79,17 @@ class _Ended:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """Report that a process raised `error`."""
+    """Report that a process raised an error."""
 
-    error: Exception
+    errors: list[Exception]
+    """The error, and what it came from: an exception that is pickled loses that."""
     at_s: float
+
+    def error(self) -> Exception:
+        """Return the error with what it came from, by which its kind is decided."""
+        for error, cause in itertools.pairwise(self.errors):
+            error.__cause__ = cause
+        return self.errors[0]
 
 
 def train_in_processes(
@@ -205,7 +213,9 @@ class _ProcessGroup:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
                 what = f"process {rank} of {len(self._processes)} died with {how}"
                 return ProcessLostError(what, "Start the run again: it resumes from its last checkpoint")
-        return min((failed for failed in endings.values() if failed is not None), key=lambda failed: failed.at_s).error
+        return min(
+            (failed for failed in endings.values() if failed is not None), key=lambda failed: failed.at_s
+        ).error()
 
     def __enter__(self) -> Self:
         return self
@@ -274,7 +284,9 @@ def rank_main(descriptor: int) -> None:
         _train(task, caller)
         pipe.send(_Ended())
     except Exception as error:
-        pipe.send(_Failed(_portable(error), time.monotonic()))
+        errors = [_portable(each) for each in causes(error) if isinstance(each, Exception)]
+        errors[0].add_note(traceback.format_exc())
+        pipe.send(_Failed(errors, time.monotonic()))
     # Without the usual end of the interpreter: if another process failed, tearing down the group could wait for it.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -304,11 +316,9 @@ def _train(task: Task, caller: _Caller) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return the exception with its traceback as a note, or one with the same text if it cannot be pickled."""
-    note = traceback.format_exc()
+    """Return the exception as it arrives at the caller, or one with the same text if it cannot be pickled."""
     try:
         found: Exception = pickle.loads(pickle.dumps(error))
     except Exception:
-        found = RuntimeError(f"{type(error).__name__}: {error}")
-    found.add_note(note)
+        return RuntimeError(f"{type(error).__name__}: {error}")
     return found

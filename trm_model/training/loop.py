@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from trm_data.dataset.loader import first_rows
-from trm_data.errors import ConfigError, UserError, first_line, is_out_of_memory, is_out_of_space
+from trm_data.errors import ConfigError, UserError, first_line, is_of_machine, is_out_of_memory, is_out_of_space
 from trm_model.checkpoints.run_checkpoints import RunCheckpoints
 from trm_model.checkpoints.start import read_start
 from trm_model.checkpoints.store import CheckpointError, CheckpointStore, name_of
@@ -102,7 +104,7 @@ class OutOfMemoryError(UserError):
 
 
 class CompileError(UserError):
-    """Raised if this machine lacks something that `torch.compile` needs."""
+    """Raised if this machine lacks something that `torch.compile` needs, a compiler or the space for its cache."""
 
 
 def train(
@@ -254,10 +256,7 @@ def _memory_explained(trainer: Trainer) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         if type(error).__module__.startswith(_COMPILER):
-            raise CompileError(
-                f"torch.compile fails on this machine: {first_line(error)}",
-                "Install a C++ compiler and Python's headers (apt: g++ python3-dev), or set runtime.compile=false",
-            ) from error
+            raise _compile_error(error) from error
         if not is_out_of_memory(error):
             raise
         predicted = peak_bytes(
@@ -275,6 +274,19 @@ def _memory_explained(trainer: Trainer) -> Iterator[None]:
             "Set runtime.micro_batch_size to a part of the batch (the result stays the same), or take a larger "
             + ("GPU" if on_gpu else "machine"),
         ) from error
+
+
+def _compile_error(error: Exception) -> Exception:
+    """Return why `torch.compile` fails, with the remedy."""
+    if is_of_machine(error):
+        return error
+    if is_out_of_space(error):
+        folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
+        what, remedy = "cannot write its cache", f"Free some space in {folder}, or name another TORCHINDUCTOR_CACHE_DIR"
+    else:
+        what = "fails on this machine"
+        remedy = "Install a C++ compiler and Python's headers (apt: g++ python3-dev), or set runtime.compile=false"
+    return CompileError(f"torch.compile {what}: {first_line(error)}", remedy)
 
 
 def _position(trainer: Trainer, progress: _Progress) -> dict[str, float]:

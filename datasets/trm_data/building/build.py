@@ -150,6 +150,7 @@ def _publish(puzzles: Puzzles, request: DataRequest, folder: Path) -> Dataset:
             _manifest(puzzles, request, files).write(aside)
             for source in sources_in({"data.benchmark": request.benchmark}).values():
                 (aside / KIND.file).write_text(source, encoding="utf-8")
+            open_dataset(aside)  # what cannot be read is not published
             if not (folder / MANIFEST).is_file():
                 aside.rename(folder)
     except OSError as error:

@@ -45,7 +45,7 @@ def export_official(
                 (aside / "test_puzzles.json").write_text(json.dumps(_test_puzzles(dataset)))
             aside.replace(folder)
     except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror or error}", writing_remedy(error)) from None
+        raise DataError(f"cannot write {folder}: {error.strerror or error}", writing_remedy(error)) from error
 
 
 def _mapped(path: Path, shape: tuple[int, int]) -> Bytes:

@@ -73,7 +73,7 @@ def _read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(f"{path} is missing", "Name a folder that an official builder wrote") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON or is truncated ({error})", "Build it again") from None
 

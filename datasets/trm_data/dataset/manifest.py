@@ -16,6 +16,7 @@ from trm_data.files import load_json, write_atomic
 from trm_data.own_code import KIND, parse_address, short
 from trm_data.own_kinds import is_readable
 from trm_data.puzzles.kinds import kind_of
+from trm_data.run_source import has_content, trusting
 from trm_data.settings import Settings
 
 PUZZLES, EXAMPLES = "puzzles.arrow", "examples.arrow"
@@ -27,8 +28,8 @@ _OWN_KEYS = {"fingerprint", "builder_version"}
 _RESTORE = "Move the folder away and build the dataset again"
 
 
-class UntrustedKindError(DataError):
-    """Report a dataset whose puzzles only code that this process does not trust understands."""
+class UnknownKindError(DataError):
+    """Report a dataset whose puzzles only code understands that this process does not trust, or that is not here."""
 
 
 class Manifest(Settings):
@@ -85,7 +86,7 @@ class Manifest(Settings):
                 f"{folder} is not a dataset (it has no {MANIFEST})", "Build one with `trm data build`"
             ) from None
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}", "Name a built dataset") from None
+            raise DataError(f"{path} cannot be read: {error.strerror or error}", "Name a built dataset") from error
         except ValueError:
             raise DataError(f"{path} is damaged", _RESTORE) from None
         if not isinstance(values, dict) or not _OWN_KEYS & values.keys():
@@ -125,13 +126,16 @@ class Manifest(Settings):
 def _require_kind(family: str, folder: Path) -> None:
     """Raise DataError where the puzzles are of a kind that only the manifest names, and say how to go on."""
     if not is_readable(family):
-        file = Path(parse_address(family).path)
-        known = file if file.is_file() else folder / KIND.file
-        raise UntrustedKindError(
-            f"{folder} has puzzles of the kind {short(family)}, whose code this command does not trust",
-            f"Read {known}, then add --trust {known}",
+        address = parse_address(family)
+        file = known = Path(address.path)
+        change = ""
+        if not has_content(file, address.sha256) and (folder / KIND.file).is_file():
+            known, change = folder / KIND.file, f"; {file} has changed or is gone"
+        raise UnknownKindError(
+            f"{folder} has puzzles of the kind {short(family)}, whose code this command does not trust{change}",
+            f"Read {known}, then {trusting(known)}",
         )
     try:
         kind_of(family)
     except ConfigError as error:
-        raise DataError(f"{folder}: {error.what}", error.remedy) from None
+        raise UnknownKindError(f"{folder}: {error.what}", error.remedy) from None

@@ -121,7 +121,7 @@ def open_binary(address: Address) -> io.BytesIO | io.BufferedReader:
     except FileNotFoundError:
         raise _missing(address) from None
     except OSError as error:
-        raise DataError(f"cannot read {address}: {error.strerror}", "Name a readable file") from None
+        raise DataError(f"cannot read {address}: {error.strerror}", "Name a readable file") from error
 
 
 def exists(address: Address) -> bool:
@@ -228,7 +228,7 @@ def _read_path(path: Path) -> bytes:
     except FileNotFoundError:
         raise _missing(path) from None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", "Name a readable file") from None
+        raise DataError(f"cannot read {path}: {error.strerror}", "Name a readable file") from error
 
 
 def _request(address: Address, method: str) -> urllib.request.Request:

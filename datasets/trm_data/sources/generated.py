@@ -9,12 +9,12 @@ import numpy as np
 from trm_data.benchmarks import Benchmark
 from trm_data.config import DataRequest
 from trm_data.dataset.schema import SPLITS, Puzzles
-from trm_data.errors import DataError, UserError, first_line
+from trm_data.errors import DataError, first_line
 from trm_data.jit import Bytes
 from trm_data.puzzles.kinds import Examples, PuzzleKind, kind_of
 
 Progress = Callable[[str, int, int], None]
-_FEWEST_ASKED = 16
+_FEWEST_ASKED, _FEWEST_REPEATED = 16, 4
 
 
 def puzzles_of(request: DataRequest, benchmark: Benchmark, progress: Progress) -> Puzzles:
@@ -26,18 +26,23 @@ def puzzles_of(request: DataRequest, benchmark: Benchmark, progress: Progress) -
     """
     kind, side = kind_of(benchmark.family), benchmark.side
     sizes = [getattr(request, f"num_{split}") or 0 for split in SPLITS]
-    try:
-        inputs, labels = _distinct(kind, side, sum(sizes), request.build_seed, progress)
-        made = _as_puzzles(kind, benchmark, inputs, labels, sizes)
-        fault = next(kind.faults(_examples(made)), None)
-    except UserError:
-        raise
-    except Exception as error:
-        what = f"the puzzle kind {kind.name} fails: {type(error).__name__}: {first_line(error)}"
-        raise DataError(what, "Correct its class") from error
+    _require_repeatable(kind, side, request.build_seed)
+    inputs, labels = _distinct(kind, side, sum(sizes), request.build_seed, progress)
+    made = _as_puzzles(kind, benchmark, inputs, labels, sizes)
+    fault = next(kind.faults(_examples(made)), None)
     if fault is not None:
-        raise DataError(f"{kind.name}, {fault}", "Correct generate or is_valid of its class")
+        raise DataError(f"{kind.name}, {fault}", "Correct its class")
     return made
+
+
+def _require_repeatable(kind: PuzzleKind, side: int, seed: int) -> None:
+    """Raise DataError where one seed gives different puzzles, which the identity of a dataset could not tell apart."""
+    first, again = (_checked(kind, side, kind.generate(side, _FEWEST_REPEATED, seed)) for _ in range(2))
+    if not all(map(np.array_equal, first, again)):
+        raise DataError(
+            f"generate of the puzzle kind {kind.name} gives other puzzles for the same seed",
+            "Draw everything from np.random.default_rng(seed)",
+        )
 
 
 def _distinct(kind: PuzzleKind, side: int, total: int, seed: int, progress: Progress) -> tuple[Bytes, Bytes]:
@@ -71,10 +76,13 @@ def _next_seed(rounds: np.random.SeedSequence) -> int:
 
 def _checked(kind: PuzzleKind, side: int, made: object) -> tuple[Bytes, Bytes]:
     """Return what `generate` gave as two arrays of (count, L)."""
-    what = f"generate of {kind.name}"
+    what = f"generate of the puzzle kind {kind.name}"
     if not isinstance(made, tuple) or len(made) != 2:
         raise DataError(f"{what} returned no pair of inputs and labels", "Return two arrays: (inputs, labels)")
-    grids = [np.asarray(part) for part in made]
+    try:
+        grids = [np.asarray(part) for part in made]
+    except ValueError as error:
+        raise DataError(f"{what} returned no arrays: {first_line(error)}", "Return (inputs, labels)") from None
     for name, grid in zip(("inputs", "labels"), grids, strict=True):
         if grid.shape[1:] not in ((side * side,), (side, side)) or grid.shape[0] != grids[0].shape[0]:
             raise DataError(
@@ -91,13 +99,13 @@ def _checked(kind: PuzzleKind, side: int, made: object) -> tuple[Bytes, Bytes]:
 
 
 def _as_puzzles(kind: PuzzleKind, benchmark: Benchmark, inputs: Bytes, labels: Bytes, sizes: list[int]) -> Puzzles:
-    count = len(inputs)
+    count, numbers = len(inputs), kind.num_solutions(inputs, benchmark.side)
     return Puzzles(
         family=benchmark.family,
         names=[f"{kind.name[0]}{i:06d}" for i in range(count)],
         sources=["generator"] * count,
         ratings=np.full(count, np.nan, np.float32),
-        num_solutions=kind.num_solutions(inputs, benchmark.side),
+        num_solutions=None if numbers is None else numbers.astype(np.float64),
         puzzle=np.arange(count, dtype=np.int32),
         split=np.repeat(np.arange(len(SPLITS), dtype=np.uint8), sizes),
         inputs=inputs,

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import INPUT_FILE, BaselinesOption, JsonOption, NewBaselinesOption, StorageOption
+from orchestrator.cli.options import (
+    INPUT_FILE,
+    BaselinesOption,
+    JsonOption,
+    NewBaselinesOption,
+    StorageOption,
+    TrustOption,
+    trust_files,
+)
 from trm_data.settings import strict_json
 
 app = typer.Typer(help="Published results, and language models on the puzzles of your own runs.", no_args_is_help=True)
@@ -51,6 +59,7 @@ def run_llm(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
     storage: StorageOption = "runs",
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a language model the puzzles that your own models are scored on, and rank it with them.
@@ -68,6 +77,7 @@ def run_llm(
     from orchestrator.cli.run_llm import LlmOptions, ask_all
     from orchestrator.evaluation.llm.measure import Effort
 
+    trust_files(trust)
     options = LlmOptions(
         endpoint=endpoint,
         model=model,

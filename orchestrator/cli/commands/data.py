@@ -44,7 +44,7 @@ def list_(storage: StorageOption = "runs", trust: TrustOption = None, as_json: J
     from orchestrator.records.datasets import local_root
     from orchestrator.storage import open_storage
     from trm_data import list_benchmarks, open_dataset
-    from trm_data.dataset.manifest import UntrustedKindError
+    from trm_data.dataset.manifest import UnknownKindError
     from trm_data.errors import UserError
 
     root = local_root(open_storage(storage))
@@ -53,7 +53,7 @@ def list_(storage: StorageOption = "runs", trust: TrustOption = None, as_json: J
     for manifest in sorted(root.glob("[!.]*/manifest.json")):
         try:
             built.append(open_dataset(manifest.parent))
-        except UntrustedKindError as error:
+        except UnknownKindError as error:
             untrusted.append({"path": str(manifest.parent), "reason": str(error)})
         except UserError as error:
             damaged.append({"path": str(manifest.parent), "reason": str(error)})
@@ -208,6 +208,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False, **OUTPUT_FOLDER)],
     augmentations: Annotated[int, typer.Option("--augmentations", min=0, help="Augmented copies per puzzle.")] = 0,
     storage: StorageOption = "runs",
+    trust: TrustOption = None,
 ) -> None:
     """Write a dataset as the official builders would (.npy files and dataset.json).
 
@@ -216,6 +217,7 @@ def export(
     from orchestrator.cli.views.console import BuildBar, out
     from trm_data import export_official as write
 
+    trust_files(trust)
     found = _find(dataset, storage)
     with BuildBar() as progress:
         write(found, folder, augmentations, progress)
@@ -252,6 +254,7 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
     from orchestrator.errors import command_line
     from orchestrator.records.datasets import provide
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.commands import trust_words
     from orchestrator.sweep.text import duration, num_bytes
 
     started = time.monotonic()
@@ -266,7 +269,8 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
     for fact, what in _LEFT_OUT.items():
         if count := dataset.manifest.facts.get(fact):
             out.print(f"left out: {count} {what}")
-    show_one = command_line("data", "show", dataset.path.name, storage=storage)
+    trusted = trust_words({"data.benchmark": dataset.manifest.family})
+    show_one = command_line("data", "show", dataset.path.name, *trusted, storage=storage)
     out.print(f"draw one: {show_one}", soft_wrap=True)
 
 

@@ -81,6 +81,7 @@ def evaluate(
 
     trm eval demo/3f2a91 demo/77b0c3 demo/e91f00
     """
+    from orchestrator.api.submit import is_submission
     from orchestrator.cli.lookup import dataset_for
     from orchestrator.cli.views.evaluate import Bar, show, write_files
     from orchestrator.evaluation.checkpoints import expand, score
@@ -96,7 +97,10 @@ def evaluate(
     loaded = {one.where: one.load() for one in found}
     configs = [TrialConfig.parse(one.header["config"], where) for where, one in loaded.items()]
     given = {"max_puzzles": max_puzzles, "batch_size": batch_size}
-    base = configs[0].evaluation.model_copy(update={name: value for name, value in given.items() if value is not None})
+    update: dict[str, int | None] = {name: value for name, value in given.items() if value is not None}
+    if is_submission(configs[0]):  # which scores one puzzle after training, since it answers all of them next
+        update.setdefault("max_puzzles", None)
+    base = configs[0].evaluation.model_copy(update=update)
     values = split_assignments(vary, "--vary", example="D=16,64")
     cells = expand(base, weights or base.weights, [config.model for config in configs], values, embedding)
     if dataset is None and found[0].dataset is None:

@@ -33,7 +33,8 @@ def submit(
         typer.Option(
             "--from",
             metavar="CHECKPOINT",
-            help="The trained model: a file, SWEEP/TRIAL, SWEEP/best, hf://OWNER/NAME[@REVISION]/FILE or s3://.",
+            help="The trained model: a file, SWEEP/TRIAL, SWEEP/best, hf://OWNER/NAME[@REVISION]/FILE or s3://. "
+            "SWEEP/last passes over the runs of trm submit.",
             show_default=False,
             autocompletion=trial_addresses,
         ),
@@ -64,7 +65,7 @@ def submit(
 
     trm submit arc-agi_evaluation_challenges.json --from train/last --solutions held_back.json --set aug=100
     """
-    from orchestrator.api.submit import submission_config
+    from orchestrator.api.submit import count_inputs, is_submission, read_solutions, submission_config
     from orchestrator.api.submit import submit as run_submission
     from orchestrator.cli.configs import single_values
     from orchestrator.cli.lookup import start_address
@@ -72,7 +73,10 @@ def submit(
     from trm_data.files import write_output
 
     trust_files(trust)
-    config = submission_config(challenges, start_address(start_from, storage), single_values(set_), max_steps)
+    start = start_address(start_from, storage, lambda record: is_submission(record.config))
+    config = submission_config(challenges, start, single_values(set_), max_steps)
+    if solutions is not None:
+        read_solutions(solutions, count_inputs(challenges))
     answers, outcome = run_submission(config, storage, votes=votes, callbacks=[TrainView()])
     if not answers:
         raise typer.Exit(show_outcome(outcome, as_json))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,6 @@ from orchestrator.cli.run_options import (
     budget,
     run_and_show,
 )
-from trm_data.own_code import classes_in, parse_address
 
 if TYPE_CHECKING:
     from orchestrator.resources.affordable import Affordable
@@ -184,7 +184,7 @@ def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | N
         to: the plan file that was written; it contains the settings, so that only where to run is left.
     """
     from orchestrator.api.inputs import is_file_name
-    from orchestrator.sweep.settings import functions_of
+    from orchestrator.sweep.commands import trust_words
     from orchestrator.sweep.yaml_file import YAML_SUFFIXES
 
     named = to or file
@@ -199,9 +199,7 @@ def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | N
         words += [option] if value is True else [word for one in values for word in (option, str(one))]
     is_data = file is not None and (not is_file_name(file) or file.suffix in YAML_SUFFIXES)
     if to is not None or is_data:  # the files with code that data names have to be named
-        found = [*classes_in(plain := sweep.plain()), *functions_of(plain)]
-        paths = dict.fromkeys(parse_address(address).path for address in found)
-        words += [word for path in paths for word in ("--trust", path)]
+        words += trust_words(sweep.plain())
     return words
 
 
@@ -311,7 +309,9 @@ def stop(name: SweepArgument, storage: StorageOption = "runs") -> None:
     from orchestrator.cli.views.console import out
 
     driver = stop_sweep(name, storage)
-    out.print(f"requested a stop of process {driver['pid']} on {driver['host']}; its trials write a last checkpoint")
+    doubt = "" if driver["host"] == socket.gethostname() else "if it still runs, "
+    about = f"process {driver['pid']} on {driver['host']}; {doubt}its trials write a last checkpoint"
+    out.print(f"requested a stop of {about}")
 
 
 for command in (*sweep_lifecycle.COMMANDS, export):

@@ -17,6 +17,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption, TrackingOption, budget
 from orchestrator.errors import SweepError
+from orchestrator.sweep.commands import resume_command
 from trm_data.settings import strict_json
 
 TrialsArgument = Annotated[
@@ -54,7 +55,7 @@ def extend(
     from orchestrator.api.lifecycle import extend_sweep
     from orchestrator.cli.configs import axes_of
     from orchestrator.cli.views.console import line, out
-    from orchestrator.records.index import load_definition, resume_command
+    from orchestrator.records.index import last_address, load_definition
     from orchestrator.storage import open_storage
     from orchestrator.sweep.ranges import list_values
 
@@ -65,7 +66,7 @@ def extend(
     if wider.definition() == recorded.definition():
         out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))
         return
-    resume = (resume_command(store, name), "bold")
+    resume = (resume_command(wider, store.url, last_address(store, name)), "bold")
     out.print(line("sweep ", (name, "bold"), " is extended. Run what is new: ", resume), soft_wrap=True)
 
 
@@ -83,7 +84,7 @@ def retry(name: SweepArgument, trials: TrialsArgument = None, storage: StorageOp
     """
     from orchestrator.api.lifecycle import retry_trials
     from orchestrator.cli.views.console import line, out
-    from orchestrator.records.index import resume_command
+    from orchestrator.records.index import last_address, load_definition
     from orchestrator.storage import open_storage
 
     store = open_storage(storage)
@@ -93,7 +94,7 @@ def retry(name: SweepArgument, trials: TrialsArgument = None, storage: StorageOp
     if not chosen:
         out.print(f"no trial of {name} has failed. A stopped one continues if it is named")
         return
-    resume = (resume_command(store, name), "bold")
+    resume = (resume_command(load_definition(store, name), store.url, last_address(store, name)), "bold")
     noun = "trial" if len(chosen) == 1 else "trials"
     out.print(line(f"{len(chosen)} {noun} will run again: ", resume), soft_wrap=True)
 
@@ -146,7 +147,8 @@ def prune(
 ) -> None:
     """Delete the least useful checkpoints until the rest fits. Results and records stay; a running sweep is left alone.
 
-    Failed trials and older copies go first, the last checkpoints of finished trials at the end and after a question.
+    Weights that nothing starts from any more, failed trials and older copies go first, the last checkpoints of finished
+    trials at the end and after a question.
 
     Examples:
 
@@ -180,7 +182,7 @@ def prune(
     number = plural(len(done.deleted), "checkpoint")
     out.print(f"{num_bytes(freed)} {verb} in {number}, {num_bytes(done.kept_bytes)} stay")
     if done.kept_bytes > keep:
-        out.print(f"more than {num_bytes(keep)}: the rest is needed to resume, or belongs to a running sweep")
+        out.print(f"more than {num_bytes(keep)}: the rest is needed to resume, or of running sweeps or damaged trials")
 
 
 def watchdog(
@@ -217,17 +219,17 @@ def unlock(name: SweepArgument, storage: StorageOption = "runs") -> None:
     Example: trm sweep unlock demo
     """
     from orchestrator.cli.views.console import out
-    from orchestrator.records.index import load_definition, resume_command, sweep_folder
+    from orchestrator.records.index import last_address, load_definition, sweep_folder
     from orchestrator.storage import open_storage
     from orchestrator.storage.lease import unlock as remove_lock
 
     store = open_storage(storage)
-    load_definition(store, name)
+    definition = load_definition(store, name)
     holder = remove_lock(sweep_folder(store, name), name, store.url)
     if holder is None:
         out.print(f"sweep {name} is not locked")
         return
-    resume = resume_command(store, name)
+    resume = resume_command(definition, store.url, last_address(store, name))
     lock = f"the lock of process {holder['pid']} on {holder.get('host', '?')}" if "pid" in holder else "a damaged lock"
     out.print(f"removed {lock}. Resume the sweep: {resume}", soft_wrap=True)
 
@@ -240,11 +242,15 @@ def delete(
 ) -> None:
     """Delete a sweep that does not run: its records, its checkpoints and its runs in MLflow. Datasets stay.
 
+    Weights in the storage that nothing else starts from are deleted, too.
+
     Example: trm sweep delete demo
     """
     from orchestrator.api.lifecycle import delete_sweep
     from orchestrator.cli.views.console import confirm, out
     from orchestrator.records.index import load_definition
+    from orchestrator.records.lifecycle import started_from
+    from orchestrator.records.retention import unused_weights
     from orchestrator.storage import open_storage
     from orchestrator.sweep.text import num_bytes, plural
 
@@ -252,9 +258,15 @@ def delete(
     sizes = store.sizes(f"sweeps/{name}")
     if not sizes and not store.is_blocked(f"sweeps/{name}/sweep.json"):
         load_definition(store, name)
-    what = f"{plural(len(sizes), 'file')}, {num_bytes(sum(sizes.values()))}, and its runs in MLflow"
     if not yes:
+        weights = unused_weights(store, without=name)
+        files = len(sizes) + sum(1 + len(one.shared) for one in weights)
+        freed = sum(sizes.values()) + sum(one.num_bytes for one in weights)
+        also = f", {plural(len(weights), 'checkpoint')} that no other sweep starts from" if weights else ""
+        what = f"{plural(files, 'file')}, {num_bytes(freed)}{also}, and its runs in MLflow"
         out.print(f"sweep {name}: {what}")
+        if dependent := ", ".join(sweep.name for sweep in started_from(store, name)):
+            out.print(f"warm_start of {dependent} names it: a search that has not begun cannot run without it")
         confirm("Delete all of it?", f"sweep {name!r} was not deleted")
     files, runs = delete_sweep(name, store, tracking=tracking)
     out.print(f"deleted sweep {name}: {plural(files, 'file')} and {plural(runs, 'run')} in MLflow")

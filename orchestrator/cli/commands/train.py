@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.completion import recipe_names, trial_addresses
 from orchestrator.cli.options import JsonOption, MaxStepsOption, SetOption, StorageOption
 from trm_data.settings import strict_json
+
+if TYPE_CHECKING:
+    from orchestrator.records.schema import TrialRecord
+    from trm_model.config import TrialConfig
 
 RequiredRecipe = Annotated[
     str, typer.Option("--recipe", help="A named configuration: see `trm recipes`.", autocompletion=recipe_names)
@@ -24,7 +28,8 @@ def train(
         typer.Option(
             "--from",
             metavar="CHECKPOINT",
-            help="Start from these weights: a file, SWEEP/TRIAL, SWEEP/best, hf://OWNER/NAME[@REVISION]/FILE or s3://.",
+            help="Start from these weights: a file, SWEEP/TRIAL, SWEEP/best, hf://OWNER/NAME[@REVISION]/FILE or s3://. "
+            "SWEEP/last is the last run with a checkpoint that this command did not begin.",
             autocompletion=trial_addresses,
         ),
     ] = None,
@@ -55,14 +60,11 @@ def train(
     """
     from orchestrator.cli.configs import base_config
 
-    start: str | None = None
-    if start_from is not None:
-        from orchestrator.cli.lookup import start_address
-
-        start = start_address(start_from, storage)
-    config = base_config(recipe, set_, max_steps, {"train.start_from": start, "train.freeze": freeze})
+    config = base_config(recipe, set_, max_steps, {"train.freeze": freeze})
     if seed is not None:
         config = config.model_copy(update={"seed": seed})
+    if start_from is not None:
+        config = _start_from(config, start_from, storage)
     if show_config:
         print(strict_json(config.plain(), indent=1))
         return
@@ -76,6 +78,26 @@ def train(
     from orchestrator.cli.views.train import TrainView, show_outcome
 
     raise typer.Exit(show_outcome(train_config(config, storage, processes=processes, callbacks=[TrainView()]), as_json))
+
+
+def _start_from(config: TrialConfig, named: str, storage: str) -> TrialConfig:
+    """Return a configuration that starts from a checkpoint of `--from`. Runs of that configuration are not named."""
+    from orchestrator.cli.lookup import start_address
+    from orchestrator.sweep.identity import trial_id
+    from orchestrator.sweep.settings import configure, replace_settings
+    from trm_data.errors import ConfigError
+    from trm_model.start_file import SETTING
+
+    if config.train.start_from is not None:
+        raise ConfigError(f"{SETTING} is given twice, by --set and by --from", "Give it once")
+
+    def is_own(record: TrialRecord) -> bool:
+        start = record.config.train.start_from
+        if start is None:
+            return False
+        return trial_id(replace_settings(config, {SETTING: start}), record.dataset.fingerprint) == record.trial_id
+
+    return configure(config, {SETTING: start_address(named, storage, is_own)})
 
 
 def recipes(as_json: JsonOption = False) -> None:

@@ -15,10 +15,11 @@ from rich.text import Text
 from orchestrator.cli.views.console import PLAIN_EVERY_S, BuildBar, clock, err, line, out, table
 from orchestrator.errors import command_line
 from orchestrator.execution.options import Callback, SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
-from orchestrator.records.index import resume_command
+from orchestrator.records.index import last_address
 from orchestrator.records.progress import SweepProgress, format_counts
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage
+from orchestrator.sweep.commands import repair_advice, resume_command
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.text import about, device_time, duration, plural
 from trm_data.addresses import shown_address
@@ -162,14 +163,15 @@ def show_outcome(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking
 def _outcome_lines(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking: str | None) -> Iterator[str]:
     snapshot, progress = outcome.snapshot, outcome.snapshot.progress
     counts = format_counts(snapshot.counts) or "no trial"
-    resume = resume_command(storage, sweep.name)
+    address = last_address(storage, sweep.name)
+    resume = resume_command(sweep, storage.url, address)
     retry = command_line("sweep", "retry", sweep.name, storage=storage.url)
     if outcome.status is not SweepStatus.COMPLETE:
         reason = f" ({outcome.reason})" if outcome.reason else ""
         left = f"{progress.left} of {plural(progress.planned, 'trial')} remaining"
         yield f"\n{outcome.status}{reason}: {counts}; {left}."
         if outcome.status is SweepStatus.FAILING:
-            yield f"Fix it, then: {retry} && {resume}"
+            yield repair_advice(sweep, storage.url, address)
             yield "--max-failures 0 never stops for failures"
         elif outcome.status is SweepStatus.OUT_OF_BUDGET:
             yield f"Resume without a limit: {resume}"

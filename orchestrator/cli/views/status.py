@@ -16,16 +16,19 @@ from rich.text import Text
 
 from orchestrator.api.status import SweepState, status
 from orchestrator.cli.views.console import err, line, out, table
-from orchestrator.errors import command_line
-from orchestrator.records.index import load_definitions, resume_command
+from orchestrator.errors import SweepError, command_line
+from orchestrator.records.index import DEFINITION, last_address, load_definitions
 from orchestrator.records.progress import format_counts
 from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.state import SUPERSEDED, described
 from orchestrator.records.stored import Damaged
+from orchestrator.resources.usage import elapsed_s, spending
 from orchestrator.storage import Storage, storage_to_read
+from orchestrator.sweep.commands import resume_command
 from orchestrator.sweep.fitted_table import Column, fit, hidden_note
 from orchestrator.sweep.text import duration, plural
+from trm_data.errors import ConfigError
 from trm_data.settings import strict_json
 
 
@@ -42,7 +45,12 @@ def show(name: str | None, url: str, *, as_json: bool) -> None:
             show_sweep(state, storage)
         return
     definitions, unreadable = load_definitions(storage)
-    states = [status(definition, storage) for definition in definitions]
+    states = []
+    for definition in definitions:
+        try:
+            states.append(status(definition, storage))
+        except (ConfigError, SweepError) as error:  # a value that no trial can have, or just deleted
+            unreadable.append(Damaged(f"{storage.url}/sweeps/{definition.name}/{DEFINITION}", str(error)))
     show_damaged([*unreadable, *(each for state in states for each in state.damaged)])
     if as_json:
         print(strict_json([summary(state) for state in states], indent=1))
@@ -95,21 +103,25 @@ def _row(state: SweepState, record: TrialRecord) -> dict[str, Any]:
 def show_sweep(state: SweepState, storage: Storage) -> None:
     """Print one sweep: a row per trial, the best first, why trials failed, and the commands to run next."""
     out.print(sweep_view(state), crop=False)  # the table does it, which is quicker
+    name = state.sweep.name
     failed = [record for record in state.trials if record.status.is_failure and not record.is_superseded]
     for record in failed[:MOST_REASONS]:
         reason = " ".join(record.reason.split()) or "no reason is recorded"
         text = f"{described(record)}: {record.family} seed {record.config.seed} ({record.trial_id}): {reason}"
         out.print(Text(text, style="red"))
     if (more := len(failed) - MOST_REASONS) > 0:
-        logs = command_line("sweep", "logs", state.sweep.name, storage=storage.url)
+        logs = command_line("sweep", "logs", name, storage=storage.url)
         out.print(f"and {plural(more, 'more failed trial')}: {logs}", soft_wrap=True)
+    if state.has_damaged_lock:
+        unlock = command_line("sweep", "unlock", name, storage=storage.url)
+        out.print(f"Its lock is damaged: remove it with {unlock}", soft_wrap=True)
     if state.driver is not None:
         return
-    resume = resume_command(storage, state.sweep.name)
+    resume = resume_command(state.sweep, storage.url, last_address(storage, name))
     if not state.progress.is_complete:
         out.print(f"Resume it: {resume}", soft_wrap=True)
     if failed:
-        retry = command_line("sweep", "retry", state.sweep.name, storage=storage.url)
+        retry = command_line("sweep", "retry", name, storage=storage.url)
         out.print(f"Try the failed trials again: {retry} && {resume}", soft_wrap=True)
 
 
@@ -117,12 +129,22 @@ def sweep_view(state: SweepState) -> RenderableType:
     """Return who runs the sweep, a row per trial, and the counts."""
     driver = state.driver
     where = f"runs as process {driver['pid']} on {driver['host']}" if driver else f"is {state.when_idle}"
-    spent = sum(a.end.train_s for r in state.trials for a in r.attempts[-1:] if a.end)
+    if state.has_damaged_lock:
+        where = "has a damaged lock"
     return Group(
         line((state.sweep.name, "bold"), f" ({state.sweep.kind}) {where}"),
         _table(state),
-        Text(f"{progress(state)}; {duration(spent)} of training"),
+        Text(f"{progress(state)}; {used(state.trials)}"),
     )
+
+
+def used(trials: Sequence[TrialRecord]) -> str:
+    """Format what trials have used up to their last signs of life: `3 min of trial time, 0.05 GPU-hours, 0.34 USD`."""
+    spent, text = spending(trials), f"{duration(elapsed_s(trials))} of trial time"
+    if spent.gpu_hours:
+        text += f", {spent.gpu_hours:.3g} GPU-hours"
+        text += f", {spent.usd:.2f} USD" if not spent.unpriced_gpu_hours else ""
+    return text
 
 
 def progress(state: SweepState) -> str:
@@ -251,6 +273,6 @@ def show_sweeps(states: Sequence[SweepState], storage: str) -> None:
         return
     found = table("sweep", "kind", "state", "trials", words=("sweep", "state"), drop=("kind",))
     for state in states:
-        at = "running" if state.driver else state.when_idle
+        at = "damaged lock" if state.has_damaged_lock else "running" if state.driver else state.when_idle
         found.add_row(state.sweep.name, state.sweep.kind, at, progress(state))
     out.print(found)

@@ -99,11 +99,11 @@ def _shut_down(command: Sequence[str]) -> bool:
 def stop_driver(storage: Storage, sweep: str, reason: str, limit_s: float) -> bool:
     """Ask a driver to stop cleanly and wait for it. Return whether none is left."""
     folder = sweep_folder(storage, sweep)
-    if find_definition(storage, sweep) is None or driver_of(folder) is None:
+    if find_definition(storage, sweep) is None or driver_of(folder, if_silent="watch") is None:
         return True
     request_stop(folder, reason)
     deadline_s = time.monotonic() + limit_s
-    while driver_of(folder) is not None:
+    while driver_of(folder, if_silent="watch") is not None:
         if time.monotonic() > deadline_s:
             return False
         time.sleep(0.5)

@@ -4,7 +4,7 @@ Rows of one table share benchmark, scored puzzles, metric, protocol, test-time c
 correct. Test-time compute and training set are classes with a ceiling: a row belongs to the standard class of its
 benchmark if it uses *no more* than the benchmark customarily allows (16 supervision steps, one answer; on ARC a vote
 over at most 1,000 views; the published training set). Whatever uses more has a class that names how much, and what a
-source does not state is a class of its own.
+source does not state is a class of its own, as are the weights of a checkpoint that a run started from.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.baselines import AS_PRINTED, Baseline, Protocol
+from trm_model.start_file import start_sha256
 
 
 class Benchmark(NamedTuple):
@@ -84,7 +85,7 @@ class TableKey(NamedTuple):
     compute: str = ""
     """Test-time compute beyond the benchmark's custom, in words; empty for what is customary."""
     training: str = ""
-    """Training set beyond the published one, in words; empty for the published one or a part of it."""
+    """Training set beyond the published one, or the weights that training started from, in words; else empty."""
     scoring: str = ""
     """What counts as correct, in words; empty for the stored answer, with which the benchmarks' own code compares."""
     fingerprint: str = ""
@@ -124,10 +125,9 @@ def own_key(record: TrialRecord, benchmark: str, metric: str, puzzles: int) -> T
     passes, votes, samples = own_compute(record)
     compute = _compute_class(passes, votes, samples, custom)
     protocol: Protocol = "ensemble" if samples > 1 or votes > custom[1] else "single"
-    training = ""
-    if standard:
-        # Of generated puzzles the fingerprint in the key covers the training set too.
-        training = _training_class(num_trained(record), standard.train_puzzles)
+    # Of generated puzzles the fingerprint in the key covers the training set too.
+    training = _training_class(num_trained(record), standard.train_puzzles) if standard else ""
+    training = ", ".join(filter(None, [start_words(record), training]))
     key = measured_key(benchmark, record.dataset.fingerprint, metric, puzzles, record.dataset.counts["test"])
     scoring = _ANY_VALID if record.dataset.several_answers else ""
     return key._replace(protocol=protocol, compute=compute, training=training, scoring=scoring)
@@ -139,6 +139,12 @@ def own_compute(record: TrialRecord) -> tuple[int, int, int]:
     stated = evaluation.supervision_steps or record.config.model.supervision_steps
     passes = (record.result and record.result.supervision_steps) or stated
     return passes, evaluation.votes, evaluation.rollouts if evaluation.noise > 0 else 1
+
+
+def start_words(record: TrialRecord) -> str:
+    """Return that a trial started from the weights of a checkpoint, whose own training set is not known; else empty."""
+    address = record.config.train.start_from
+    return "" if address is None else f"started from other weights (sha256 {start_sha256(address)[:12]})"
 
 
 def num_trained(record: TrialRecord) -> int:

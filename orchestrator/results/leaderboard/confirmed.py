@@ -16,11 +16,19 @@ from orchestrator.records.schema import Status, TrialRecord, TrialResult
 from orchestrator.records.state import described
 from orchestrator.resources.usage import mean_cost, trial_cost
 from orchestrator.results import stats
-from orchestrator.results.leaderboard.comparable import TableKey, num_trained, own_compute, own_key, ranked_name
+from orchestrator.results.leaderboard.comparable import (
+    TableKey,
+    num_trained,
+    own_compute,
+    own_key,
+    ranked_name,
+    start_words,
+)
 from orchestrator.results.leaderboard.rows import Entry, Provenance, item_interval, task_interval
 from orchestrator.results.seeds import seed_interval, seed_warning
 from orchestrator.results.stats import Interval
-from orchestrator.sweep.trials import trial_id
+from orchestrator.sweep.identity import trial_id
+from trm_model.start_file import short_value
 
 RANKED_METRICS = ("exact_accuracy", "pass@1", "pass@2")
 CONFIRMED_STAGES = ("confirm", "study")
@@ -117,9 +125,11 @@ def named_entries(groups: dict[_Group, list[TrialRecord]], metric: str) -> list[
     entries = []
     for (key, identity), group in groups.items():
         first = group[0]
-        name = first.family
-        if uses[key, name] > 1:
-            alone = sweeps[key, name, first.sweep] == 1
+        name, address = first.family, first.config.train.start_from
+        if address is not None and (start := short_value(address)) not in name:
+            name = f"{name} from {start}"
+        if uses[key, first.family] > 1:
+            alone = sweeps[key, first.family, first.sweep] == 1
             name = f"{name} ({first.sweep if alone else identity[:6]})"
         entries.append((key, _own_entry(name, group, metric)))
     return entries
@@ -151,6 +161,7 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         cost=mean_cost([trial_cost(record) for record in group]),
     )
     passes, votes, samples = own_compute(group[0])
+    started = start_words(group[0])
     return Entry(
         system=name,
         kind=group[0].config.model.variant,
@@ -162,10 +173,11 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         passes=passes,
         votes=votes,
         samples=samples,
-        train_puzzles=num_trained(group[0]),
+        train_puzzles=None if started else num_trained(group[0]),
         gpu_hours=provenance.cost.gpu_hours if provenance.cost else None,
         gpu=next((attempt.start.gpu_name or "" for attempt in group[0].attempts), ""),
         source="this project",
+        detail=started,
         evidence="own",
         own=provenance,
     )

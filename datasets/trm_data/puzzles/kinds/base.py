@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data.benchmarks import CATALOGUE, Benchmark
+from trm_data.benchmarks import CATALOGUE, Benchmark, is_built_in_name
 from trm_data.config import Augmentation, Family
 from trm_data.errors import DataError
 from trm_data.jit import Bytes, Ints, Words
@@ -33,6 +33,8 @@ _COLOURS = (
     "#921231",
     "#999999",
 )
+_TRIED_EXAMPLES, _TRIED_CODES = 64, 16
+"""How many examples are seen through how many symmetries, to check that these keep the rules."""
 MOST_DERIVED = 2**31
 """Augmented copies of a puzzle, each derived from the puzzle's key and the number of the copy."""
 
@@ -131,12 +133,16 @@ class PuzzleKind:
     def incomplete(self) -> str:
         """Return what a kind of one's own lacks or has wrong; empty if nothing."""
         count = len(self.symbols)
-        built_in = {*CATALOGUE, *(each.family for each in CATALOGUE.values())}
-        overridden = type(self).generate is not PuzzleKind.generate
+        families = {each.family for each in CATALOGUE.values()}
+        is_built_in = self.name in families or is_built_in_name(self.name) or self.name.endswith("-generated")
+        generates = callable(self.generate) and type(self).generate is not PuzzleKind.generate
+        texts, order = (self.symbols, self.description, self.licence, self.rules), self.order(self.side)
+        is_number = isinstance(order, int | np.integer)
         sizes = (self.num_train - 1, self.num_validation, self.num_test)
         checks = (
             (re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", self.name), "name needs lower-case letters, digits and '-'"),
-            (self.name not in built_in and not re.match(r"maze-\d|.*-generated$", self.name), "its name is built in"),
+            (not is_built_in, "its name is built in"),
+            (all(isinstance(text, str) for text in texts), "symbols, description, licence and rules must be texts"),
             (isinstance(self.side, int) and 2 <= self.side <= 255, "side, the cells per row, must be 2 to 255"),
             (3 <= count <= 255, "symbols needs one character for padding and 2 to 254 for values"),
             (len(set(self.symbols)) == count and not any(map(str.isspace, self.symbols)), "symbols must differ"),
@@ -144,7 +150,9 @@ class PuzzleKind:
             (len(self.colours) in (0, count - 1), f"colours needs {count - 1} entries, or none"),
             (all(re.fullmatch("#[0-9A-Fa-f]{6}", str(each)) for each in self.colours), "colours must be '#RRGGBB'"),
             (all(isinstance(size, int) and size >= 0 for size in sizes), "num_train, ... must be whole numbers"),
-            (overridden, "it defines no generate(side, count, seed)"),
+            (not (self.has_tasks or self.is_framed), "has_tasks and is_framed are for ARC only"),
+            (is_number and 1 <= order <= MOST_DERIVED, f"order must return 1 to {MOST_DERIVED}"),
+            (generates, "it defines no generate(side, count, seed)"),
         )
         return next((what for is_right, what in checks if not is_right), "")
 
@@ -266,6 +274,29 @@ class PuzzleKind:
         valid = self.valid(examples.inputs, examples.labels, examples.labels, examples.side)
         for row in () if valid is None else np.flatnonzero(~valid):
             yield f"example {examples.numbers[row]}: the label does not solve the puzzle"
+        yield from self._symmetry_faults(examples)
+
+    def _symmetry_faults(self, examples: Examples) -> Iterator[str]:
+        """Yield the symmetries that do not give a puzzle with its answer, or that `_undo` does not undo, of a few
+        examples."""
+        side, first = examples.side, np.arange(min(len(examples.inputs), _TRIED_EXAMPLES))
+        order = self.order(side)
+        for code in {*range(min(order, _TRIED_CODES)), order - 1}:
+            codes = np.full(len(first), code, np.uint64)
+            inputs, labels = self.view(
+                examples.inputs, examples.labels, examples.shapes, first, codes, np.zeros_like(codes), side
+            )
+            whose, most = f"symmetry {code} of {order}", self.vocab_size(side)
+            cells = np.stack((inputs, labels))
+            if cells.size and not self.least_cell <= cells.min() <= cells.max() < most:
+                yield f"{whose}: view gives cells outside of {self.least_cell} to {most - 1}"
+                continue
+            same = (self.undo(labels, codes, side) == examples.labels[first]).all(1)
+            for row in first[~same][:1]:
+                yield f"{whose}, example {examples.numbers[row]}: undo does not give back the label"
+            valid = self.valid(inputs, labels, labels, side)
+            for row in () if valid is None else first[~valid][:1]:
+                yield f"{whose}, example {examples.numbers[row]}: its label does not solve the puzzle that view gives"
 
     def keys(self, inputs: Bytes, side: int) -> list[bytes]:
         """Return (B) what two puzzles have in common that are the same up to symmetry."""
