@@ -28,7 +28,7 @@ from orchestrator.records.schema import (
     TrialResult,
 )
 from orchestrator.records.sections import SharedValue, parse_config, parse_section
-from orchestrator.records.segments import attempt_of, current_segments, may_hold_inherited
+from orchestrator.records.segments import attempt_of, current_segments, is_folded, is_inherited
 from orchestrator.records.stored import Damaged, DamagedRecordError, Part, parse_json, parse_part
 from orchestrator.storage import Storage
 from orchestrator.storage.base import Snapshot
@@ -266,8 +266,9 @@ class _Loader:
         """Return the rows that an attempt has recorded itself. What it inherited comes first, up to a step."""
         segments = self._segments([attempt])
         return [
-            segments[name].after_first(inherited) if inherited and may_hold_inherited(name) else segments[name]
+            segments[name].after_first(inherited) if inherited and is_folded(name) else segments[name]
             for name in current_segments(segments, attempt)
+            if not is_inherited(name)
         ]
 
     def last_step(self, attempt: int) -> int | None:

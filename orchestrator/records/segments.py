@@ -29,10 +29,16 @@ def attempt_of(name: str) -> int | None:
     return int(found["attempt"]) if found else None
 
 
-def may_hold_inherited(name: str) -> bool:
-    """Return whether a file holds rows of a shorter trial, alone or before those of its attempt."""
+def is_inherited(name: str) -> bool:
+    """Return whether a file holds the rows of a shorter trial and no others."""
     found = _NAME.fullmatch(name)
-    return found is not None and (found["folded"] is not None or not int(found["number"]))
+    return found is not None and not found["folded"] and not int(found["number"])
+
+
+def is_folded(name: str) -> bool:
+    """Return whether a file is a fold, which may begin with rows of a shorter trial."""
+    found = _NAME.fullmatch(name)
+    return found is not None and found["folded"] is not None
 
 
 def current_segments(names: Iterable[str], attempt: int) -> list[str]:

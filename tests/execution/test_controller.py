@@ -512,8 +512,14 @@ class TestEnds:
         def execute(controller: Controller, slots: int) -> None:
             request_stop(sweep_folder(storage, "study"), "60 of 50 USD used")
             assert controller.stopping.wait(60)
+            assert announced.wait(60)
 
-        recorder = Recorder()
+        class Announced(Recorder):
+            def on_message(self, text: str) -> None:
+                super().on_message(text)
+                announced.set()
+
+        recorder, announced = Announced(), threading.Event()
         outcome, _ = run(storage, study(), lambda *_: "finish", recorder, execute=execute)
         assert (outcome.status, outcome.reason) == (SweepStatus.STOPPED, "60 of 50 USD used")
         assert recorder.messages == ["stopping: running trials write a last checkpoint; a second signal ends at once"]

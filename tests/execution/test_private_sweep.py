@@ -116,8 +116,9 @@ class Observer(threading.Thread):
         of_sweep = [one for one in psutil.process_iter() if _environment(one).get("TMPDIR") == str(self._temporary)]
         for process in of_sweep:
             with suppress(psutil.Error):
-                if process.pid != self._driver.pid:
-                    self.seen.commands.add(" ".join(process.cmdline()))
+                # A child that was just forked still has the command line of the driver, which the user wrote.
+                if (words := process.cmdline()) != self._driver.cmdline():
+                    self.seen.commands.add(" ".join(words))
                 self.seen.tokens |= {value for name, value in _environment(process).items() if name == "RAY_AUTH_TOKEN"}
                 for one in process.net_connections("inet"):
                     if one.status == psutil.CONN_LISTEN or one.type == socket.SOCK_DGRAM:
