@@ -70,7 +70,11 @@ def read_trial(storage: Storage, sweep: str, trial_id: str) -> TrialRecord:
 
 def read_trials(storage: Storage, sweep: str) -> list[TrialRecord]:
     """Return every trial of a sweep whose record can be read; `read_sweep` names the others too."""
-    found = read_sweep(storage, sweep)
+    return readable(read_sweep(storage, sweep))
+
+
+def readable(found: SweepRecords) -> list[TrialRecord]:
+    """Return the trials that were read; the log names the files that were not."""
     for each in found.damaged:
         logger.warning("skipped %s", each)
     return found.trials

@@ -7,21 +7,18 @@ sweeps here, so that all of them say the same.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from orchestrator.records.extend import current
 from orchestrator.records.index import SINGLE_RUNS, find_definition, locate_trial, sweep_folder, trial_folder
-from orchestrator.records.reader import SweepRecords, read_sweep, read_trial
+from orchestrator.records.reader import SweepRecords, read_sweep, read_trial, readable
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import DamagedRecordError
 from orchestrator.storage import Storage
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
-
-logger = logging.getLogger(__name__)
 
 SUPERSEDED = "superseded"
 """A trial that a definition with more steps has replaced by a longer one."""
@@ -52,10 +49,7 @@ def read_standing(storage: Storage, name: str) -> SweepRecords:
 
 def standing_trials(storage: Storage, name: str) -> list[TrialRecord]:
     """Return every trial of a sweep whose record can be read, as it stands now; the log names the other files."""
-    found = read_standing(storage, name)
-    for each in found.damaged:
-        logger.warning("skipped %s", each)
-    return found.trials
+    return readable(read_standing(storage, name))
 
 
 def find_standing(storage: Storage, address: str) -> TrialRecord:

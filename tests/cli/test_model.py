@@ -21,6 +21,7 @@ from orchestrator.records.checkpoints import find_checkpoint
 from orchestrator.results.stats import wilson
 from orchestrator.storage import open_storage
 from orchestrator.sweep.settings import split_assignments
+from tests.support.arc_tasks import SMALL as SMALL_ARC
 from tests.support.commands import call
 from tests.support.sweeps import set_options
 from trm_data.errors import ConfigError, UserError
@@ -449,17 +450,9 @@ def test_arc_checkpoint_is_scored_by_votes_and_writes_its_submission(
         (tmp_path / subset).mkdir(exist_ok=True)
         (tmp_path / subset / f"task{number}.json").write_text(json.dumps({"train": pairs[:3], "test": pairs[2:]}))
     settings = {
+        **SMALL_ARC,
         "data.source": tmp_path,
-        "data.num_validation": 0,
         "data.allow_overlaps": '["all"]',
-        "data.num_augmentations": 2,
-        "model.hidden_size": 16,
-        "model.num_heads": 1,
-        "T": 1,
-        "n": 1,
-        "N_sup": 1,
-        "train.batch_size": 2,
-        "train.dtype": "float32",
         "runtime.num_threads": 1,
         "evaluation.votes": 1,
     }

@@ -13,6 +13,7 @@ from orchestrator.api.submit import score_submission
 from orchestrator.cli import main
 from orchestrator.records.reader import read_trials
 from orchestrator.storage import open_storage
+from tests.support.arc_tasks import SMALL as SETTINGS
 from tests.support.arc_tasks import task, write_tasks
 from tests.support.commands import call
 from tests.support.sweeps import set_options
@@ -20,17 +21,6 @@ from trm_data.config import DataConfig
 from trm_data.errors import DataError
 from trm_model.checkpoints.store import pack, unpack
 
-SETTINGS = {
-    "data.num_validation": 0,
-    "data.num_augmentations": 2,
-    "model.hidden_size": 16,
-    "model.num_heads": 1,
-    "T": 1,
-    "n": 1,
-    "N_sup": 1,
-    "train.batch_size": 2,
-    "train.dtype": "float32",
-}
 TASKS = {"new1": task(11, tests=2), "new2": task(12, tests=1)}
 SOLUTIONS = {name: [one["output"] for one in found["test"]] for name, found in TASKS.items()}
 

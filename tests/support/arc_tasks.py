@@ -9,6 +9,19 @@ from typing import Any
 
 import numpy as np
 
+SMALL: dict[str, Any] = {
+    "data.num_validation": 0,
+    "data.num_augmentations": 2,
+    "model.hidden_size": 16,
+    "model.num_heads": 1,
+    "T": 1,
+    "n": 1,
+    "N_sup": 1,
+    "train.batch_size": 2,
+    "train.dtype": "float32",
+}
+"""Settings of a model and a dataset for a few tasks, trained in a second."""
+
 
 def pair(seed: int, *, answered: bool = True) -> dict[str, Any]:
     """Return an example whose output is its input upside down, or one without an output."""
