@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from orchestrator.errors import SweepError, command_line
 from orchestrator.records import extend, lifecycle, retention
-from orchestrator.records.index import DEFINITION, load_definition, request_stop, sweep_folder, sweep_name, sweep_names
+from orchestrator.records.index import load_definition, request_stop, sweep_folder, sweep_name, sweep_names
 from orchestrator.records.retention import Pruning
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import DEFINITION, TrialRecord
 from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep

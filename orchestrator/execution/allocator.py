@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,6 +17,25 @@ BOOT_S = 900.0
 """The same where a node has to be started first."""
 MOST_WAITING = 8
 """Maximum number of trials that wait for nodes to be started."""
+BLOCKED_S = 2.0
+"""A round of the scheduler that takes longer was blocked, e.g. by an outage of the storage: no trial is at fault."""
+
+
+class SchedulingClock:
+    """Measure the seconds in which the scheduler was active; time in which it was blocked does not count."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._last_s = time.monotonic()
+
+    def __call__(self) -> float:
+        return self._now_s
+
+    def tick(self) -> None:
+        """Count the time since the last call."""
+        now_s = time.monotonic()
+        self._now_s += min(now_s - self._last_s, BLOCKED_S)
+        self._last_s = now_s
 
 
 class Machine(NamedTuple):

@@ -103,16 +103,24 @@ class BudgetTracker:
         return (self._clock() - then_s) / 3600
 
 
-def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[TrialRecord]) -> None:
+def require_budget_for_one(sweep: Sweep, budget: Budget) -> None:
     """Raise an error if the budget does not cover the cheapest trial, before anything is built or started.
 
-    Of a large study, the cells that its plan is estimated from are considered.
-
     Raises:
-        SweepError: names the limit, how much of it is used, and what a trial needs.
+        SweepError: names the limit, and what a trial needs.
+    """
+    if reason := shortage(sweep, budget, ()):
+        raise SweepError(f"the budget is too small for one trial: {reason}", "Raise the limit")
+
+
+def shortage(sweep: Sweep, budget: Budget, records: Sequence[TrialRecord]) -> str:
+    """Return why the budget covers no further trial: the limit, how much of it is used, and what the cheapest trial
+    needs. An empty string if it covers one.
+
+    Of a large study, the cells that its plan is estimated from are considered.
     """
     if budget == Budget():
-        return
+        return ""
     model, tracker = RuntimeModel(records), BudgetTracker(budget, records)
     settings = [cell for _, cell in sampled_cells(sweep)[0]] if sweep.kind == "study" else [{}]
     needs = [
@@ -123,5 +131,4 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
     ]
     unfinished = next((record.trial_id for record in records if record.attempts and not record.status.is_final), "")
     reasons = [tracker.check(unfinished, need) for need in sorted(needs)]
-    if all(reasons):
-        raise SweepError(f"the budget is too small for one trial: {reasons[0]}", "Raise the limit")
+    return next(filter(None, reasons), "") if all(reasons) else ""

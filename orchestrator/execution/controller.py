@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from orchestrator.errors import SweepError
-from orchestrator.execution.allocator import Allocator, Expired
+from orchestrator.execution.allocator import Allocator, Expired, SchedulingClock
 from orchestrator.execution.budget import BudgetTracker
 from orchestrator.execution.failures import (
     AttemptLimits,
@@ -46,8 +46,6 @@ from trm_data.errors import UserError
 logger = logging.getLogger(__name__)
 
 CANARY_STEPS = 50
-BLOCKED_S = 2.0
-"""A round of the scheduler that takes longer was blocked, e.g. by an outage of the storage: no trial is at fault."""
 
 
 class Events(Protocol):
@@ -55,22 +53,6 @@ class Events(Protocol):
 
     def post(self, method: str, *arguments: Any) -> None:
         """Queue an event for callbacks; return immediately."""
-
-
-class _SchedulingClock:
-    """Measure the seconds in which the scheduler was active; time in which it was blocked does not count."""
-
-    def __init__(self) -> None:
-        self._now_s = 0.0
-        self._last_s = time.monotonic()
-
-    def __call__(self) -> float:
-        return self._now_s
-
-    def tick(self) -> None:
-        now_s = time.monotonic()
-        self._now_s += min(now_s - self._last_s, BLOCKED_S)
-        self._last_s = now_s
 
 
 class Controller:
@@ -99,7 +81,7 @@ class Controller:
         self._storage = storage
         self._events = events
         self._lock = threading.RLock()
-        self._clock = _SchedulingClock()
+        self._clock = SchedulingClock()
         has_budget = options.budget != type(options.budget)()
         self._budget = BudgetTracker(options.budget, records) if has_budget else None
         self._scheduler = TrialScheduler(planner, allocator, placement, costs, self._budget, self._clock)
@@ -117,7 +99,7 @@ class Controller:
         self._snapshots = Snapshots(planner, ended)
         self._final = {one.trial_id: one.status.is_failure for one in ended if one.trial_id in planner.trials}
         self._damaged = dict(damaged)
-        self._slots, self._has_submitted = 1, False
+        self._slots, self._has_begun = 1, any(record.attempts for record in records)
         self._is_choosing = False
         """Whether a sampler is choosing a configuration, of which the planner does not know yet."""
         self._error: BaseException | None = None
@@ -172,7 +154,7 @@ class Controller:
             if self._planner.is_done and self._damaged:
                 return SweepStatus.STOPPED, describe_damaged(self._damaged)
             refused = self._scheduler.refused
-            if refused and not self._has_submitted:
+            if refused and not self._has_begun:
                 raise SweepError(f"the budget is too small for the next trial: {refused}", "Raise the limit")
             return (SweepStatus.OUT_OF_BUDGET if refused else SweepStatus.STOPPED), refused
 
@@ -224,33 +206,35 @@ class Controller:
 
     def result(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Process a rung, progress or the end of a trial. Return whether the trial continues."""
-        metrics, stopped = dict(result["metrics"]), None
-        with self._lock, self._stops_on_error():  # a stopping rule of the user may fail
-            self._clock.tick()
-            state = self._planner.trials[trial_id]
-            if result.get("trial_step") is not None:
-                self._planner.set_step(trial_id, result["trial_step"])
-            where = result["node_id"], result["gpu_type"]
-            self._grace_s[trial_id] = float(result.get("grace_s", 0.0))
-            steps, silence_s = state.trial.config.train.max_steps, float(result.get("silence_s", 0.0))
-            self._allocator.report(trial_id, *where, state.step, steps, self._clock(), silence_s)
-            if result["kind"] == "end":
-                self._end_reasons[trial_id] = str(result.get("reason", ""))
-            if result["kind"] != "rung":
-                return True
-            self._curves.setdefault(trial_id, []).append(Row(state.step, time.time(), "validation", metrics))
-            decision = self._planner.rung(trial_id, rung_of(state.step, metrics), metrics.get(self._sweep.metric))
-            self._events.post("on_trial_report", self._snapshots.trial(trial_id))
-            if trial_id in self._exempt or not decision.stop:
-                return True
-            rule = self._sweep.stopping.rule
-            stopped = StopDecision(step=state.step, rule=rule, reason=decision.reason, decided_s=time.time())
-        if stopped is None:
-            return True
-        with self._stops_on_error():
-            folder = trial_folder(self._storage, self._sweep.name, trial_id)
-            persist(lambda: folder.write("stopped.json", stopped.encode()), self.stopping)
-        return False
+        with self._stops_on_error():  # a stopping rule of the user may fail
+            with self._lock:
+                stopped = self._reported(trial_id, result)
+            if stopped is not None:
+                folder = trial_folder(self._storage, self._sweep.name, trial_id)
+                persist(lambda: folder.write("stopped.json", stopped.encode()), self.stopping)
+                return False
+        return True
+
+    def _reported(self, trial_id: str, result: Mapping[str, Any]) -> StopDecision | None:
+        self._clock.tick()
+        state, metrics = self._planner.trials[trial_id], dict(result["metrics"])
+        if result.get("trial_step") is not None:
+            self._planner.set_step(trial_id, result["trial_step"])
+        where = result["node_id"], result["gpu_type"]
+        self._grace_s[trial_id] = float(result.get("grace_s", 0.0))
+        steps, silence_s = state.trial.config.train.max_steps, float(result.get("silence_s", 0.0))
+        self._allocator.report(trial_id, *where, state.step, steps, self._clock(), silence_s)
+        if result["kind"] == "end":
+            self._end_reasons[trial_id] = str(result.get("reason", ""))
+        if result["kind"] != "rung":
+            return None
+        self._curves.setdefault(trial_id, []).append(Row(state.step, time.time(), "validation", metrics))
+        decision = self._planner.rung(trial_id, rung_of(state.step, metrics), metrics.get(self._sweep.metric))
+        self._events.post("on_trial_report", self._snapshots.trial(trial_id))
+        if trial_id in self._exempt or not decision.stop:
+            return None
+        rule = self._sweep.stopping.rule
+        return StopDecision(step=state.step, rule=rule, reason=decision.reason, decided_s=time.time())
 
     def expired(self, silence_limit_s: float) -> dict[str, Expired]:
         """Return the trials to requeue, with the reason: they never received their resources, or stopped reporting.
@@ -269,30 +253,32 @@ class Controller:
         """Handle a trial that released its resources: it ended, was interrupted, or its node was lost (`why`)."""
         with self._stops_on_error():
             try:
-                record = self._read(trial_id)
+                self._follow_up(trial_id, lost, why)
             except DamagedRecordError as error:
                 self._exclude(trial_id, error)
+
+    def _follow_up(self, trial_id: str, lost: bool, why: str) -> None:
+        record = self._read(trial_id)
+        reported = self._end_reasons.pop(trial_id, "")
+        self._check_space(record, reported)
+        why = why or (record.reason if record.status is Status.INTERRUPTED else "")
+        if record.status.is_final:
+            self._outage.over()
+        if not (record.status.is_final or self.stopping.is_set()):
+            if fault := self._limits.interrupted_by_storage(record, reported):
+                self._pause(record, fault)
+            if not (reason := self._limits.why_over(record, lost, why, fault)):
+                cause = f"lost: {why or 'no reason'}" if lost else why or "it was interrupted"
+                self._requeue(record, fault or cause, lost and not fault)
                 return
-            reported = self._end_reasons.pop(trial_id, "")
-            self._check_space(record, reported)
-            why = why or (record.reason if record.status is Status.INTERRUPTED else "")
-            if record.status.is_final:
-                self._outage.over()
-            if not (record.status.is_final or self.stopping.is_set()):
-                if fault := self._limits.interrupted_by_storage(record, reported):
-                    self._pause(record, fault)
-                if not (reason := self._limits.why_over(record, lost, why, fault)):
-                    cause = f"lost: {why or 'no reason'}" if lost else why or "it was interrupted"
-                    self._requeue(record, fault or cause, lost and not fault)
-                    return
-                persist(lambda: self._submitter.mark_failed(record, Status.FAILED, reason), self.stopping)
-                record = self._read(trial_id)
-            elif not self.stopping.is_set() and self._limits.may_retry(record):
-                persist(lambda: self._submitter.retry(record), self.stopping)
-                self._requeue(record, f"retry after: {record.reason}")
-                return
-            if record.status is not Status.RUNNING:  # a trial without an end is resumed by the next run
-                self._end(record)
+            persist(lambda: self._submitter.mark_failed(record, Status.FAILED, reason), self.stopping)
+            record = self._read(trial_id)
+        elif not self.stopping.is_set() and self._limits.may_retry(record):
+            persist(lambda: self._submitter.retry(record), self.stopping)
+            self._requeue(record, f"retry after: {record.reason}")
+            return
+        if record.status is not Status.RUNNING:  # a trial without an end is resumed by the next run
+            self._end(record)
 
     def _submit(self, start: Start) -> dict[str, Any] | None:
         """Write the record of a trial and return its configuration for Tune, or None if it need not or cannot run."""
@@ -302,20 +288,33 @@ class Controller:
             if record.origin and record.origin.kind == "reused":
                 where = f"reused from sweep {record.origin.sweep}, not run again"
                 self._events.post("on_message", f"{record.family} seed {record.config.seed}: {where}")
-            self._end(record)
+            self._end(self._with_usage(record))
             return None
         job = persist(lambda: self._submitter.submit(start), self.stopping)
         with self._lock:
-            self._has_submitted = True
+            self._has_begun = True
             self._events.post("on_trial_start", self._snapshots.trial(trial.trial_id))
         types = " or ".join(start.candidate.gpu_types) or "CPU"
         logger.info("trial %s (%s seed %d): started on %s", trial.trial_id, trial.family, trial.config.seed, types)
         return {"trial_id": job.trial_id, "job": job.to_json(), "bundle": start.candidate.bundle._asdict()}
 
     def _read(self, trial_id: str) -> TrialRecord:
-        """Read how a trial ended, without its curve: the driver has it already, and reading it can take minutes."""
-        record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id), self.stopping)
-        return replace(record, rows=self._curves.get(trial_id, []))
+        """Read how a trial ended, without its curve: the driver has it already, and reading it can take minutes.
+
+        Raises:
+            DamagedRecordError: it cannot be read, or somebody deleted it while it ran.
+        """
+        try:
+            record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id), self.stopping)
+        except KeyError:
+            file = f"sweeps/{self._sweep.name}/trials/{trial_id}/trial.json"
+            raise DamagedRecordError(file, "it was deleted while the trial ran") from None
+        return self._with_usage(replace(record, rows=self._curves.get(trial_id, [])))
+
+    def _with_usage(self, record: TrialRecord) -> TrialRecord:
+        """Read what the usage of a trial needs, such as rows of lost attempts: nothing is read under the lock."""
+        persist(lambda: attempt_usage(record), self.stopping)
+        return record
 
     def _check_space(self, record: TrialRecord, reported: str) -> None:
         recorded = record.reason if self._limits.has_begun(record) else ""  # else space may have been freed since
@@ -352,7 +351,6 @@ class Controller:
         logger.info("trial %s: requeued: %s", record.trial_id, reason)
 
     def _end(self, record: TrialRecord) -> None:
-        persist(lambda: attempt_usage(record), self.stopping)  # reads rows of lost attempts: not under the lock
         with self._lock:
             self._check_canary(record)
             self._scheduler.ended(record)

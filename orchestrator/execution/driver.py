@@ -213,7 +213,7 @@ class Driver:
             elif time.monotonic() - stopping_s > STOP_LIMIT_S + self._controller.grace_s:
                 return f"trials did not stop within {time.monotonic() - stopping_s:.0f} s"
             if self._lease.lost.is_set():
-                self._controller.fail(SweepError("another driver took over this sweep", "This one's trials were ended"))
+                self._controller.fail(self._loss())
             if time.monotonic() - checked_s > CHECK_S:
                 checked_s = time.monotonic()
                 if failure := self._cluster.failure():
@@ -224,6 +224,12 @@ class Driver:
                     self._controller.stop(SweepStatus.OUT_OF_BUDGET, reason)
                 self._check_stopped()
         return ""
+
+    def _loss(self) -> SweepError:
+        """Return the error that ends the sweep once it no longer owns its records."""
+        if self._lease.is_deleted:
+            return SweepError("the folder of this sweep was deleted while it ran", "Run it again from its definition")
+        return SweepError("another driver took over this sweep", "This one's trials were ended")
 
     def _check_stopped(self) -> None:
         """Report processes that were stopped: they can go on, so nothing is ended."""

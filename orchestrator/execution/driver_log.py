@@ -93,7 +93,7 @@ class _StorageHandler(logging.Handler):
 
     def _append(self, data: bytes) -> None:
         if isinstance(self._folder, LocalStorage):
-            self._folder.root.mkdir(parents=True, exist_ok=True)
+            # The folder holds the lease already, unless somebody deleted it: then nothing is to be written there.
             with (self._folder.root / "driver.log").open("ab") as file:
                 file.write(data)
             return

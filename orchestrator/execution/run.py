@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from orchestrator.errors import SweepError, command_line
 from orchestrator.execution.allocator import Allocator
-from orchestrator.execution.budget import require_budget_for_one
+from orchestrator.execution.budget import require_budget_for_one, shortage
 from orchestrator.execution.callbacks import CallbackList
 from orchestrator.execution.controller import CANARY_STEPS, Controller
 from orchestrator.execution.driver import Cluster, ClusterPlacement, Driver, Executor, count_slots, fit_with_tune
@@ -94,7 +94,8 @@ def run_sweep(
     require_earlier(sweep, storage)
     replay = replay_of(sweep, folder, options.replay, storage, has_begun=bool(known))
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
-    require_budget_for_one(choice.sweep, options.budget, known)
+    if not any(record.attempts for record in known):
+        require_budget_for_one(choice.sweep, options.budget)
     with _held(storage, sweep.name, recorded) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         _write_definition(folder, sweep, replay)
         note_address(storage, sweep.name, options.address)
@@ -109,6 +110,8 @@ def run_sweep(
             events.call("on_message", describe_damaged(damaged))
         if planner.is_done:
             return _outcome_of_none(events, planner, records, damaged)
+        if short := shortage(choice.sweep, options.budget, records):
+            return _outcome(events, planner, records, SweepStatus.OUT_OF_BUDGET, short)
         cluster = cluster or RayCluster(options.address, choice.gpus)
         status, reason, last = _drive(
             planner, choice, records, damaged, storage, library, lease, options, events, cluster, execute

@@ -78,7 +78,9 @@ class _Search(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         # An error is the machine's: a trial reports its own failures as results. The controller decides what follows.
-        self._link.get().ended(self._ids.pop(trial_id), lost=error, why=self._link.errors.pop(trial_id, ""))
+        own = self._ids.pop(trial_id, None)
+        if own is not None:  # Tune calls this once more after an error of the first call
+            self._link.get().ended(own, lost=error, why=self._link.errors.pop(trial_id, ""))
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing: the records hold the state of a sweep."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial, read_trials
-from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, TrialRecord
+from orchestrator.records.schema import DEFINITION, DatasetInfo, Origin, Stage, TrialHead, TrialRecord
 from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
 from orchestrator.records.unfinished import marked, require_finished
 from orchestrator.storage import Storage
@@ -27,7 +27,6 @@ from trm_model.config import TrialConfig
 if TYPE_CHECKING:
     from trm_data import Dataset
 
-DEFINITION = "sweep.json"
 _ADDRESS = "address.json"
 _NO_FILE = "it is a folder, a link or a pipe, and no file"
 LAST, BEST = "last", "best"

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import DEFINITION, load_definition, load_definitions, read_definition, sweep_folder
+from orchestrator.records.index import load_definition, load_definitions, read_definition, sweep_folder
 from orchestrator.records.retention import delete_stored, unused_weights
+from orchestrator.records.schema import DEFINITION
 from orchestrator.records.unfinished import MARK, Mark, held, require_finished
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.base import to_json_bytes

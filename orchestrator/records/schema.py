@@ -36,6 +36,8 @@ from orchestrator.sweep.settings import replace_settings
 from trm_data.settings import Settings
 from trm_model.config import TrialConfig
 
+DEFINITION = "sweep.json"
+"""The file that makes a folder a sweep."""
 SYSTEM_SPLIT = "system"
 """Split of the rows that hold samples of the machine."""
 LAST_TIME_S = 2.5e11

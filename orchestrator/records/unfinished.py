@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 from orchestrator.errors import SweepError, command_line
 from orchestrator.records import finished_index
+from orchestrator.records.schema import DEFINITION
 from orchestrator.records.stored import DamagedRecordError, read_settings
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import Lease
@@ -89,13 +90,13 @@ def held(storage: Storage, name: str, own: Mark | None = None) -> Iterator[Lease
     folder = storage.sub(f"sweeps/{name}")
     with ExitStack() as leases:
         try:
-            lease = leases.enter_context(Lease(folder, name, storage.url))
+            lease = leases.enter_context(Lease(folder, name, storage.url, needs=DEFINITION))
         except StorageError as error:
             if not is_out_of_space(error):
                 raise
             folder.remove_abandoned()
             folder.delete(finished_index.KEY)  # the next run writes it again
-            lease = leases.enter_context(Lease(folder, name, storage.url))
+            lease = leases.enter_context(Lease(folder, name, storage.url, needs=DEFINITION))
         require_finished(storage, name, own)
         if lease.took_over:
             time.sleep(TAKE_OVER_S)

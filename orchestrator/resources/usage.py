@@ -119,15 +119,24 @@ def uses_gpu(record: TrialRecord) -> bool:
 
 def trial_cost(record: TrialRecord) -> Cost | None:
     """Return GPU-hours, USD and energy of a trial up to its last sign of life; None if no attempt used a GPU."""
-    if not uses_gpu(record):
-        return None
-    used = [usage for usage in attempt_usage(record) if usage.gpu_hours]
+    used = _gpu_usage(record)
     if not used:
         return None
     measured = measured_kwh(record)
     kwh = measured if measured is not None else _sum_known(usage.limit_kwh for usage in used)
     hours = sum(usage.gpu_hours for usage in used)
     return Cost(hours, _sum_known(usage.usd for usage in used), kwh, measured is not None)
+
+
+def trial_usd(record: TrialRecord) -> float | None:
+    """Return what a trial has cost; None if no attempt used a GPU, or a GPU has no price. Reads no more than its usage
+    needs."""
+    used = _gpu_usage(record)
+    return _sum_known(usage.usd for usage in used) if used else None
+
+
+def _gpu_usage(record: TrialRecord) -> list[AttemptUsage]:
+    return [usage for usage in attempt_usage(record) if usage.gpu_hours] if uses_gpu(record) else []
 
 
 def mean_cost(costs: Sequence[Cost | None]) -> Cost | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from orchestrator.errors import SweepError
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.resources.usage import trial_cost
+from orchestrator.resources.usage import trial_usd
 from orchestrator.sweep import pareto
 from orchestrator.sweep.definition import Sweep
 
@@ -36,13 +36,13 @@ def final_cost(record: TrialRecord, cost: str) -> float:
     assert record.result is not None, "only finished trials are compared"
     if cost != "usd":
         return float(getattr(record.result, cost) or 0.0)
-    spent = trial_cost(record)
-    if spent is None or spent.usd is None:
+    usd = trial_usd(record)
+    if usd is None:
         raise SweepError(
             f"trial {record.trial_id} ran where an hour has no price in the catalogue",
             "Weigh 'train_flops' or 'train_s' instead of 'usd'",
         )
-    return spent.usd
+    return usd
 
 
 def values(record: TrialRecord, sweep: Sweep) -> list[float]:

@@ -44,20 +44,28 @@ class Lease:
         storage: address of the storage, for the commands that an error names.
         remedy: what an error suggests instead, where the name is not that of a sweep.
         what: what is being done under the lease, for errors: "sweep 'demo' is being run".
+        needs: a file of the folder that the holder has written. A lease that somebody deleted is written again only
+            while this file is there; without it the folder was deleted, and the lease is lost.
 
     Raises:
         SweepError: another holder that is alive owns it.
     """
 
-    def __init__(self, folder: Storage, name: str, storage: str = "", remedy: str = "", what: str = "") -> None:
+    def __init__(
+        self, folder: Storage, name: str, storage: str = "", remedy: str = "", what: str = "", needs: str = ""
+    ) -> None:
         self.took_over = False
         """Whether the holder before this one died without releasing the lease."""
         self.lost = threading.Event()
-        """Set when another process took the lease over, as it may when this machine was suspended for too long."""
+        """Set when another process took the lease over, as it may when this machine was suspended for too long, or the
+        folder was deleted."""
+        self.is_deleted = False
+        """Whether the lease was lost because its folder was deleted."""
+        self._was_deleted = False
         self._folder = folder
         self._storage_without_retries = folder.brief()
         """A failed heartbeat is not repeated, and one without an answer is abandoned: both would delay the next one."""
-        self._name, self._storage = name, storage
+        self._name, self._storage, self._needs = name, storage, needs
         watch, stop = (command_line("sweep", verb, name, storage=storage) for verb in ("status", "stop"))
         self._what = what or f"sweep {name!r} is being run"
         self._remedy = remedy or f"Watch it with `{watch}`, or end it with `{stop}`"
@@ -124,7 +132,7 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(HEARTBEAT_S)
-        if not self.lost.is_set():
+        if self.is_deleted or not self.lost.is_set():
             self._release(self._storage_without_retries.patient(RELEASE_S))
 
     def _release(self, folder: Storage) -> None:
@@ -141,7 +149,9 @@ class Lease:
         while not self._end.wait(HEARTBEAT_S):
             try:
                 version = self._storage_without_retries.replace_if(LOCK, self._content(), self._version)
-                if version is None and (version := self._ours(self._storage_without_retries)) is None:
+                if version is None:
+                    version = self._ours(self._storage_without_retries) or self._restored()
+                if version is None or self._is_orphan():
                     self.lost.set()
                     return
             except UserError:
@@ -150,6 +160,20 @@ class Lease:
                 logger.exception("a heartbeat of %s failed", self._name)
                 continue
             self._version = version
+
+    def _restored(self) -> str | None:
+        """Return the version of a lease that takes the place of a deleted one; None if another holder wrote one."""
+        self._was_deleted = True
+        if self._is_orphan() or (version := self._create()) is None:
+            return None
+        logger.warning("the lock of %s was deleted, and is written again", self._name)
+        return version
+
+    def _is_orphan(self) -> bool:
+        """Return whether the folder was deleted: with the lease, or little by little after it."""
+        if self._was_deleted and self._needs:
+            self.is_deleted = not self._storage_without_retries.exists(self._needs)
+        return self.is_deleted
 
     def _ours(self, folder: Storage) -> str | None:
         """Return the version of the lease if this process still holds it: a renewal may succeed without an answer."""

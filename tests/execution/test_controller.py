@@ -6,7 +6,9 @@ import errno
 import io
 import json
 import logging
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +27,9 @@ from orchestrator.records.failures import ExitCode
 from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.records.progress import SweepProgress, sweep_progress
 from orchestrator.records.reader import read_trials
-from orchestrator.records.schema import Status
+from orchestrator.records.schema import Row, Status
 from orchestrator.records.stored import Damaged
+from orchestrator.records.writer import TrialWriter
 from orchestrator.resources.usage import Budget
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import StorageError
@@ -104,6 +107,67 @@ class TestStorage:
         assert len(faults) == 6
         assert outcome.status is SweepStatus.COMPLETE and outcome.exit_code == ExitCode.COMPLETE
         assert len(tune.order) == 8
+
+    def test_nothing_is_read_from_the_storage_while_decisions_wait(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A read takes minutes in an outage. Meanwhile the main thread watches Ray, the lease and signals."""
+        flush, faults, blocked = TrialWriter.flush, [], []
+        controllers: list[Controller] = []
+
+        def flush_twice(self: TrialWriter) -> None:  # in two segments: the rows of a lost attempt have to be read
+            flush(self)
+            self.add(Row(5, 1012.0, "validation", {"exact_accuracy": 0.5, "raw_cell_accuracy": 0.5, "train_s": 0.6}))
+            flush(self)
+
+        def fault(operation: str, key: str) -> None:
+            if "/trials/" not in key or threading.current_thread().name != "tune" or not controllers:
+                return
+            other = threading.Thread(target=controllers[0].snapshot, daemon=True)
+            other.start()
+            other.join(20)
+            if other.is_alive():
+                blocked.append(f"{operation} {key}")
+            if operation == "read_many" and len(faults) < 3:
+                faults.append(key)
+                raise StorageError("the bucket is away")
+
+        def execute(controller: Controller, slots: int) -> None:
+            controllers.append(controller)
+            StandIn(lambda _, start: "lose" if start == 1 else "finish").fit(controller, slots)
+
+        monkeypatch.setattr(TrialWriter, "flush", flush_twice)
+        sweep = study(seeds=1, resources={"gpus": 1})
+        outcome, _ = run(Faulty(storage, fault), sweep, execute=execute, budget=Budget(usd=1000.0))
+        assert faults and not blocked
+        assert outcome.status is SweepStatus.COMPLETE, outcome.reason
+
+    def test_a_trial_whose_record_is_deleted_while_it_runs_is_left_out(self, storage: Storage, tmp_path: Path) -> None:
+        deleted: list[str] = []
+
+        def script(trial_id: str, start: int) -> str:
+            if not deleted:
+                deleted.append(trial_id)
+            return "finish"
+
+        tune = StandIn(script)
+
+        def execute(controller: Controller, slots: int) -> None:
+            ended = controller.ended
+
+            def end(trial_id: str, *arguments: Any, **options: Any) -> None:
+                if trial_id in deleted:
+                    shutil.rmtree(tmp_path / "sweeps/study/trials" / trial_id)
+                ended(trial_id, *arguments, **options)
+
+            controller.ended = end  # type: ignore[method-assign]
+            tune.fit(controller, slots)
+
+        outcome, _ = run(storage, study(), execute=execute)
+        assert len(tune.order) == 8, "the others run"
+        assert outcome.exit_code == ExitCode.STOPPED
+        assert deleted[0] in outcome.reason and "it was deleted while the trial ran" in outcome.reason
+        assert run(storage, study())[0].status is SweepStatus.COMPLETE
 
     def test_outage_while_a_stop_request_is_looked_for_is_no_request(
         self, storage: Storage, monkeypatch: pytest.MonkeyPatch
@@ -734,6 +798,35 @@ def test_another_driver_that_took_over_ends_this_one(storage: Storage, monkeypat
 
     with pytest.raises(SweepError, match="another driver took over"):
         run(Faulty(storage, take_over), study(), execute=execute)
+
+
+def test_a_lock_that_somebody_deleted_is_written_again(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 0.05)
+
+    def execute(controller: Controller, slots: int) -> None:
+        storage.delete("sweeps/study/lock.json")
+        deadline = time.monotonic() + 60
+        while not storage.exists("sweeps/study/lock.json") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        StandIn(lambda *_: "finish").fit(controller, slots)
+
+    outcome, _ = run(storage, study(), execute=execute)
+    assert outcome.status is SweepStatus.COMPLETE
+    assert not storage.exists("sweeps/study/lock.json")
+
+
+def test_a_sweep_whose_folder_is_deleted_ends_and_writes_nothing_more(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 0.05)
+
+    def execute(controller: Controller, slots: int) -> None:
+        (tmp_path / "sweeps/study").rename(tmp_path / "removed")
+        assert controller.stopping.wait(60)
+
+    with pytest.raises(SweepError, match="folder of this sweep was deleted while it ran"):
+        run(storage, study(), execute=execute)
+    assert not list((tmp_path / "sweeps").rglob("*"))
 
 
 def test_a_search_is_repeated_in_the_order_of_another_storage(storage: Storage, tmp_path: Path) -> None:

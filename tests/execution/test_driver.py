@@ -18,6 +18,7 @@ from orchestrator.execution.controller import Controller
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.records.extend import retry
+from orchestrator.records.failures import ExitCode
 from orchestrator.records.index import last_address, note_address, trial_folder
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.reader import read_trials
@@ -108,7 +109,7 @@ def test_budget_of_a_large_study_is_checked_on_the_cells_that_its_plan_is_estima
 
     monkeypatch.setattr(BudgetTracker, "check", check)
     with pytest.raises(SweepError, match="too small for one trial: no"):
-        require_budget_for_one(study(space=SPACE, seeds=1), Budget(trials=1), [])
+        require_budget_for_one(study(space=SPACE, seeds=1), Budget(trials=1))
     assert len(checked) == MAX_STUDY_CELLS
 
 
@@ -333,9 +334,12 @@ class TestBudget:
         ran, tune, _ = run(study(), budget=Budget(trials=3))
         assert ran.status is SweepStatus.OUT_OF_BUDGET and ran.reason.startswith("3 of 3 trials taken")
         assert len(tune.order) == 3 and all(record.status is Status.FINISHED for record in records(storage))
-        with pytest.raises(SweepError, match="too small for one trial: 3 of 3 trials taken"):
-            run(study(), budget=Budget(trials=3))
+        again, idle, _ = run(study(), budget=Budget(trials=3))
+        assert again.status is SweepStatus.OUT_OF_BUDGET and again.reason.startswith("3 of 3 trials taken")
+        assert idle.order == [] and again.exit_code == ran.exit_code == ExitCode.STOPPED
         assert run(study(), budget=Budget(trials=8))[0].status is SweepStatus.COMPLETE
+        for budget in (Budget(trials=3), Budget(wall_hours=1e-12)):  # nothing is left that either could refuse
+            assert run(study(), budget=budget)[0].status is SweepStatus.COMPLETE
 
     def test_measured_trials_correct_the_estimate(self, run: Run, storage: Storage) -> None:
         """Each trial of the stand-in takes an hour; the data sheet says seconds."""

@@ -17,10 +17,10 @@ from rich.text import Text
 from orchestrator.api.status import SweepState, status
 from orchestrator.cli.views.console import err, line, out, table
 from orchestrator.errors import SweepError, command_line
-from orchestrator.records.index import DEFINITION, last_address, load_definitions
+from orchestrator.records.index import last_address, load_definitions
 from orchestrator.records.progress import format_counts
 from orchestrator.records.reader import collector_off
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import DEFINITION, TrialRecord
 from orchestrator.records.state import SUPERSEDED, described
 from orchestrator.records.stored import Damaged
 from orchestrator.resources.usage import elapsed_s, spending
