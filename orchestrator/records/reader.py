@@ -257,14 +257,15 @@ class _Loader:
         return any(attempt_of(name) == attempt for name in self.known.snapshot.names)
 
     def load(self, limits: Sequence[tuple[int, int | None]]) -> list[Columns]:
-        """Return the rows of attempts, each up to the step at which the next attempt took over."""
+        """Return the rows of attempts, each up to the step at which the next attempt took over.
+
+        An attempt without the checkpoint of what an earlier one had inherited has inherited it again: it counts once.
+        """
         segments = self._segments([attempt for attempt, _ in limits])
-        parts = []
-        for attempt, until in limits:
-            for name in current_segments(segments, attempt):
-                columns = segments[name]
-                parts.append(columns if until is None else columns.up_to(until))
-        return parts
+        names = [(name, until) for attempt, until in limits for name in current_segments(segments, attempt)]
+        again = [name for name, _ in names if is_inherited(name)][:-1]
+        kept = [(segments[name], until) for name, until in names if name not in again]
+        return [columns if until is None else columns.up_to(until) for columns, until in kept]
 
     def load_own(self, attempt: int, from_step: int) -> list[Columns]:
         """Return the rows that an attempt has recorded itself, without those that it inherited."""

@@ -218,6 +218,19 @@ def test_a_longer_trial_that_ends_before_it_trains_is_not_charged_for_the_energy
     assert [len(one.rows or ()) for one in found.attempts] == [1] * len(found.attempts)
 
 
+def test_what_two_attempts_have_inherited_is_in_the_curve_once(tmp_path: Path) -> None:
+    """The storage of the first was full before the checkpoint was copied, and so the second copied both again."""
+    storage = open_storage(str(tmp_path))
+    for number, from_step in enumerate((0, 100)):
+        writer, start_s = writer_of_longer(storage), 1e9 + HOUR * (1 + number)
+        writer.start(AttemptStart(from_step=from_step, started_s=start_s))
+        if number:
+            writer.add(Row(101, start_s + 1, "train", {"loss": 1.0}))
+        writer.end(AttemptEnd(status=Status.INTERRUPTED, step=101 * number, ended_s=start_s + 2, elapsed_s=2.0))
+    (found,) = read_trials(storage, "sweep")
+    assert [row.step for row in found.rows] == [*range(1, 101), 100, 101]
+
+
 def test_a_longer_trial_that_is_stopped_at_its_first_step_has_measured_its_energy(tmp_path: Path) -> None:
     found = longer_trial(open_storage(str(tmp_path)), (100, 100, 50.0), (100, 160, 60.0))
     assert measured_kwh(found) == pytest.approx(0.11)
