@@ -211,7 +211,11 @@ def test_the_index_of_an_older_version_costs_time_only(storage: Storage) -> None
 def test_the_cost_of_a_trial_on_a_cpu_is_known_without_its_rows(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep_of(storage, 2)
+    sweep_of(storage, 1)
+    writer = announce(storage, 1)
+    for step in (1, 2):
+        writer.add(Row(step, 100.0 + step, "train", {"loss": 1.0}))
+        writer.flush()
     records = read_trials(storage, "study")
     counts = Counts(monkeypatch)
     assert [trial_cost(record) for record in records] == [None, None] and counts.files == []
