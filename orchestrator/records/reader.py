@@ -28,7 +28,7 @@ from orchestrator.records.schema import (
     TrialResult,
 )
 from orchestrator.records.sections import SharedValue, parse_config, parse_section
-from orchestrator.records.segments import attempt_of, current_segments, is_folded, is_inherited
+from orchestrator.records.segments import attempt_of, current_segments, is_inherited
 from orchestrator.records.stored import Damaged, DamagedRecordError, Part, parse_json, parse_part
 from orchestrator.storage import Storage
 from orchestrator.storage.base import Snapshot
@@ -257,23 +257,21 @@ class _Loader:
         return any(attempt_of(name) == attempt for name in self.known.snapshot.names)
 
     def load(self, limits: Sequence[tuple[int, int | None]]) -> list[Columns]:
-        """Return the rows of attempts, each up to the step at which the next attempt took over."""
-        segments = self._segments([attempt for attempt, _ in limits])
-        parts = []
-        for attempt, until in limits:
-            for name in current_segments(segments, attempt):
-                columns = segments[name]
-                parts.append(columns if until is None else columns.up_to(until))
-        return parts
+        """Return the rows of attempts, each up to the step at which the next attempt took over.
 
-    def load_own(self, attempt: int, inherited: int) -> list[Columns]:
-        """Return the rows that an attempt has recorded itself. What it inherited comes first, up to a step."""
+        An attempt without the checkpoint of what an earlier one had inherited has inherited it again: it counts once.
+        """
+        segments = self._segments([attempt for attempt, _ in limits])
+        names = [(name, until) for attempt, until in limits for name in current_segments(segments, attempt)]
+        again = [name for name, _ in names if is_inherited(name)][:-1]
+        kept = [(segments[name], until) for name, until in names if name not in again]
+        return [columns if until is None else columns.up_to(until) for columns, until in kept]
+
+    def load_own(self, attempt: int, from_step: int) -> list[Columns]:
+        """Return the rows that an attempt has recorded itself, without those that it inherited."""
         segments = self._segments([attempt])
-        return [
-            segments[name].after_first(inherited) if inherited and is_folded(name) else segments[name]
-            for name in current_segments(segments, attempt)
-            if not is_inherited(name)
-        ]
+        names = [name for name in current_segments(segments, attempt) if not is_inherited(name)]
+        return [segments[name].own_from(from_step) for name in names]
 
     def last_step(self, attempt: int) -> int | None:
         """Return the last step of the newest segment of an attempt; None if that has none."""
@@ -330,12 +328,10 @@ def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialR
         if end is None or end.step > begin or (begin > 0 and loader.has_rows(attempt.number)):
             until = begin if until is None else min(until, begin)
     rows = Rows(partial(loader.load, limits))
-    if len(attempts) > 1 or any(each.end is None or each.start.from_step for each in attempts):
+    if len(attempts) > 1 or head.origin or any(each.end is None or each.start.from_step for each in attempts):
         # The wall clock may have stepped between attempts: the times of rows do not say which attempt they are from.
-        heir = _heir(head, attempts)
         attempts = [
-            replace(each, rows=Rows(partial(loader.load_own, each.number, each.start.from_step * (each is heir))))
-            for each in attempts
+            replace(each, rows=Rows(partial(loader.load_own, each.number, each.start.from_step))) for each in attempts
         ]
     return TrialRecord(
         trial_id=trial_id,
@@ -353,12 +349,6 @@ def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialR
         origin=head.origin,
         retries=retries,
     )
-
-
-def _heir(head: TrialHead, attempts: Sequence[Attempt]) -> Attempt | None:
-    """Return the attempt that began with the curve and the checkpoint of a shorter trial; those after it resume."""
-    is_continued = head.origin is not None and head.origin.kind == "continued"
-    return next((each for each in attempts if each.start.from_step), None) if is_continued else None
 
 
 def _step(attempts: Sequence[Attempt], rows: Rows, loader: _Loader) -> int:

@@ -56,8 +56,13 @@ class Columns(NamedTuple):
             steps=self.steps[keep], times_s=self.times_s[keep], group=self.group[keep], place=self.place[keep]
         )
 
-    def after_first(self, step: int) -> Columns:
-        """Return the rows from the first one after a step on."""
+    def own_from(self, step: int) -> Columns:
+        """Return the rows that an attempt which began at a step has recorded itself.
+
+        A fold of an earlier version begins with those of a shorter trial: it is read from the first row after the step.
+        """
+        if not len(self.steps) or self.steps[0] >= step:
+            return self
         later = np.flatnonzero(self.steps > step)
         first = int(later[0]) if len(later) else len(self.steps)
         return self._replace(

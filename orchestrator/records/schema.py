@@ -268,7 +268,7 @@ class Attempt:
     """None while it runs, or if its process was lost."""
     rows: Sequence[Row] | None = field(default=None, compare=False)
     """Everything that it has recorded itself, including what the next attempt did again; read on first use. None for
-    the only attempt of a trial that has ended: its rows are the trial's."""
+    the only attempt of a trial that has ended and inherited nothing: its rows are the trial's."""
 
 
 @dataclass(frozen=True, slots=True)

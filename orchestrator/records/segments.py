@@ -1,8 +1,8 @@
 """Name the segments of an attempt's rows, and fold them into one file.
 
-    attempts/001/rows-000000.jsonl          inherited from a shorter trial
+    attempts/001/rows-000000.jsonl          inherited from a shorter trial; never folded: none of it was used here
     attempts/001/rows-000001.jsonl ...      immutable: a flush each (S3 cannot append)
-    attempts/001/rows-000850-folded.jsonl   everything up to segment 850
+    attempts/001/rows-000850-folded.jsonl   segments 1 to 850
 
 The fold is written before its segments are deleted, and a reader that sees a fold ignores the segments that it holds:
 wherever a process dies, every row is read exactly once.
@@ -35,30 +35,26 @@ def is_inherited(name: str) -> bool:
     return found is not None and not found["folded"] and not int(found["number"])
 
 
-def is_folded(name: str) -> bool:
-    """Return whether a file is a fold, which may begin with rows of a shorter trial."""
-    found = _NAME.fullmatch(name)
-    return found is not None and found["folded"] is not None
-
-
 def current_segments(names: Iterable[str], attempt: int) -> list[str]:
-    """Return the files that together hold the rows of an attempt once: its last fold, then the segments after it."""
+    """Return the files that together hold the rows of an attempt once: what it inherited, its last fold, then the
+    segments after it."""
     found = [(int(m["number"]), bool(m["folded"]), m[0]) for m in map(_NAME.fullmatch, names) if m]
     mine = [each for each in found if attempt_of(each[2]) == attempt]
     folds = [each for each in mine if each[1]]
     last = max(folds, default=None)
     after = sorted(each for each in mine if not each[1] and (last is None or each[0] > last[0]))
-    return [*([last[2]] if last else []), *(name for _, _, name in after)]
+    inherited = [each[2] for each in mine if is_inherited(each[2])]
+    return [*inherited, *([last[2]] if last else []), *(name for _, _, name in after if name not in inherited)]
 
 
 def fold(folder: Storage, attempt: int, known: Mapping[str, bytes] | None = None) -> None:
-    """Write all rows of an attempt into one file, then delete the files that it replaces.
+    """Write all rows that an attempt has recorded itself into one file, then delete the files that it replaces.
 
     Args:
         folder: of the trial.
         known: contents of segments, which need not be read again.
     """
-    names = folder.list(f"attempts/{attempt:03d}")
+    names = [name for name in folder.list(f"attempts/{attempt:03d}") if not is_inherited(name)]
     parts = current_segments(names, attempt)
     if len(parts) > 1:
         contents = {name: known[name] for name in parts if known and name in known}

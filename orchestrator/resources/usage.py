@@ -5,6 +5,8 @@ Every figure of this kind comes from here: budgets, plans, leaderboards, MLflow 
 - An attempt with an end lasts until that end. One without an end (killed, preempted, power cut) lasts until its last
   sign of life, including what the next attempt did again. The time between two attempts is never charged.
 - Only budgets of a sweep whose driver lives add the time since the last row of the attempts that this driver started.
+- The end of an attempt states how long it lasted. Older records do not: where training seconds agree with the wall
+  clock, its start and its end count, and no row is read.
 - A wall clock that steps back adds nothing. Where training seconds, which a monotonic clock measures, show that the
   wall clock jumped forward, they count instead.
 - Two trials on one GPU for an hour are one GPU-hour. Measured energy is already the trial's share.
@@ -156,19 +158,20 @@ def mean_cost(costs: Sequence[Cost | None]) -> Cost | None:
 
 def measured_kwh(record: TrialRecord) -> float | None:
     """Return the measured GPU energy of a trial over all its attempts in kWh; None unless every attempt has measured
-    it.
+    it. One that has ended within a GPU-second, as where training never began, had nothing to measure.
 
     This is a lower bound: what a lost attempt did after its last checkpoint is not in its record.
     """
     starts = [attempt.start.started_s for attempt in record.attempts]
-    total_j = 0.0
+    measured_j = []
     for attempt, successor_s in zip(record.attempts, [*starts[1:], None], strict=False):
         rows = _rows_of(record, attempt, successor_s)
         samples = [row.metrics[GPU_ENERGY] for row in rows if row.split == SYSTEM_SPLIT and GPU_ENERGY in row.metrics]
-        if not samples:
+        if samples:
+            measured_j.append(max(samples))  # the counter of an attempt starts at 0 and only grows
+        elif attempt.end is None or _gpu_count(attempt.start) * _duration_s(record, attempt, successor_s, None) >= 1.0:
             return None
-        total_j += max(samples)  # the counter of an attempt starts at 0 and only grows
-    return total_j / 3.6e6 if starts else None
+    return sum(measured_j) / 3.6e6 if measured_j else None
 
 
 def spending(
@@ -228,6 +231,10 @@ def _duration_s(record: TrialRecord, attempt: Attempt, successor_s: float | None
     begin_s = attempt.start.started_s
     if attempt.end is not None and attempt.end.elapsed_s is not None:
         return max(0.0, attempt.end.elapsed_s)  # by a monotonic clock: no step of the wall clock changes it
+    if attempt.end is not None:
+        total_s = attempt.end.ended_s - begin_s
+        if attempt.end.train_s <= total_s <= attempt.end.train_s + SILENT_S:
+            return total_s
     total_s, last_s = _time_of_rows(begin_s, _rows_of(record, attempt, successor_s))
     if attempt.end is not None:
         return total_s + max(0.0, attempt.end.ended_s - last_s)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.views.status import used
 from orchestrator.execution.watchdog import Watchdog, guard
 from orchestrator.records import finished_index
 from orchestrator.records.reader import SweepReader, read_sweep, read_trial, read_trials
@@ -210,10 +211,25 @@ def test_the_index_of_an_older_version_costs_time_only(storage: Storage) -> None
 def test_the_cost_of_a_trial_on_a_cpu_is_known_without_its_rows(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep_of(storage, 2)
+    sweep_of(storage, 1)
+    writer = announce(storage, 1)
+    for step in (1, 2):
+        writer.add(Row(step, 100.0 + step, "train", {"loss": 1.0}))
+        writer.flush()
     records = read_trials(storage, "study")
     counts = Counts(monkeypatch)
     assert [trial_cost(record) for record in records] == [None, None] and counts.files == []
+
+
+def test_status_reads_no_rows_of_ended_trials_whatever_version_recorded_them(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions did not record how long an attempt lasted."""
+    sweep_of(storage, 2)
+    records = read_trials(storage, "study")
+    assert all(one.end and one.end.elapsed_s is None for record in records for one in record.attempts)
+    counts = Counts(monkeypatch)
+    assert used(records) == "3 min 20 s of trial time" and counts.files == []
 
 
 def test_a_resumed_sweep_reads_no_rows_of_finished_trials(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,11 +192,14 @@ def test_a_fold_is_one_file_that_readers_prefer_and_that_earlier_versions_read(s
 
 
 @given(st.lists(st.integers(0, 30), unique=True), st.lists(st.integers(0, 30), unique=True))
-def test_current_segments_are_the_last_fold_and_what_follows_it(plain: list[int], folded: list[int]) -> None:
+def test_current_segments_are_what_was_inherited_the_last_fold_and_what_follows_it(
+    plain: list[int], folded: list[int]
+) -> None:
     names = [segment_name(1, n) for n in plain] + [segment_name(1, n, folded=True) for n in folded]
     last = max(folded, default=-1)
-    wanted = [segment_name(1, last, folded=True)] if folded else []
-    wanted += [segment_name(1, n) for n in sorted(plain) if n > last]
+    wanted = [segment_name(1, 0)] if 0 in plain else []
+    wanted += [segment_name(1, last, folded=True)] if folded else []
+    wanted += [segment_name(1, n) for n in sorted(plain) if n > max(last, 0)]
     assert current_segments([*names, "attempts/002/rows-000001.jsonl", "trial.json"], 1) == wanted
 
 

@@ -15,8 +15,18 @@ from orchestrator.execution.budget import BudgetTracker
 from orchestrator.records.index import new_head
 from orchestrator.records.reader import read_trials
 from orchestrator.records.rows import dump_rows
-from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Origin, Row, Status, TrialRecord
-from orchestrator.records.segments import fold
+from orchestrator.records.schema import (
+    GPU_ENERGY,
+    Attempt,
+    AttemptEnd,
+    AttemptStart,
+    DatasetInfo,
+    Origin,
+    Row,
+    Status,
+    TrialRecord,
+)
+from orchestrator.records.segments import fold, segment_name
 from orchestrator.records.writer import TrialWriter
 from orchestrator.resources import placement
 from orchestrator.resources.runtime import RuntimeModel, TrialCost
@@ -32,7 +42,7 @@ from orchestrator.resources.usage import (
     trial_cost,
 )
 from orchestrator.results.dataframe import frame_of
-from orchestrator.storage import open_storage
+from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.tracking import mlflow_view
 from trm_model.config import TrialConfig
@@ -148,34 +158,99 @@ def test_rows_that_were_inherited_from_a_shorter_trial_are_not_its_own_time() ->
     assert attempt_usage(extended)[0].duration_s == 600
 
 
-@pytest.mark.parametrize("is_folded", [False, True], ids=["segments", "folded"])
+def writer_of_longer(storage: Storage) -> TrialWriter:
+    """Return the writer of a trial that has inherited 100 steps and 2 Wh from a shorter one."""
+    planned = KILLED_IN_THE_EVENING
+    head = new_head("study", "T=1", planned.config, planned.dataset, Origin(kind="continued", trial_id="s"))
+    storage.write(f"sweeps/{planned.sweep}/trials/{planned.trial_id}/trial.json", head.encode())
+    writer = TrialWriter(storage, planned.sweep, planned.trial_id)
+    curve = [Row(step, 1e9 + step, "train", {"train_s": float(step)}) for step in range(1, 101)]
+    writer.inherit([*curve, Row(100, 1e9 + 100, "system", {GPU_ENERGY: 7.2e6})])
+    return writer
+
+
+@pytest.mark.parametrize("stored", ["segments", "folded", "folded by an earlier version"])
 @pytest.mark.parametrize("step_s", [0.0, -5 * HOUR, 5 * HOUR], ids=["steady", "back", "ahead"])
 def test_a_clock_that_steps_before_a_longer_trial_starts_charges_nothing_inherited(
-    step_s: float, is_folded: bool, tmp_path: Path
+    step_s: float, stored: str, tmp_path: Path
 ) -> None:
-    storage, begin_s = open_storage(str(tmp_path)), 1e9
-    planned = KILLED_IN_THE_EVENING
-    folder = storage.sub(f"sweeps/{planned.sweep}/trials/{planned.trial_id}")
-    head = new_head("study", "T=1", planned.config, planned.dataset)
-    folder.write("trial.json", head.model_copy(update={"origin": Origin(kind="continued", trial_id="s")}).encode())
-    writer = TrialWriter(storage, planned.sweep, planned.trial_id)
-    energy = {"gpu_energy_joules": 7.2e6}
-    curve = [Row(step, begin_s + step, "train", {"train_s": float(step)}) for step in range(1, 101)]
-    writer.inherit([*curve, Row(100, begin_s + 100, "system", energy)])
-    start_s = begin_s + 200 + step_s
+    storage, start_s = open_storage(str(tmp_path)), 1e9 + 200 + step_s
+    writer = writer_of_longer(storage)
     begun = {"from_step": 100, "started_s": start_s, "gpu_type": "H100", "gpu_count": 1, "device": "cuda"}
     writer.start(AttemptStart.parse(begun))
-    writer.add(Row(100, start_s + 1, "system", {"gpu_energy_joules": 1.0}))
+    writer.add(Row(100, start_s + 1, "system", {GPU_ENERGY: 1.0}))
     writer.flush()
     for step in range(101, 161):
         writer.add(Row(step, start_s + 10 * (step - 100), "train", {"train_s": 100.0 + 10 * (step - 100)}))
     writer.flush()
-    if is_folded:
-        fold(folder, 1)
-    (killed,) = read_trials(storage, planned.sweep)
+    if stored != "segments":
+        fold(writer.folder, 1)
+    if stored == "folded by an earlier version":
+        parts = [segment_name(1, 0), segment_name(1, 2, folded=True)]
+        writer.folder.write(parts[1], b"".join(map(writer.folder.read, parts)))
+        writer.folder.delete(parts[0])
+    (killed,) = read_trials(storage, "sweep")
     assert [use.duration_s for use in attempt_usage(killed)] == [600]
-    assert measured_kwh(killed) == (None if is_folded else pytest.approx(1 / 3.6e6))
+    assert measured_kwh(killed) == (None if "earlier" in stored else pytest.approx(1 / 3.6e6))
     assert len(killed.rows) == 162, "what was inherited stays part of the curve"
+
+
+def longer_trial(storage: Storage, *attempts: tuple[int, int, float]) -> TrialRecord:
+    """Record attempts on an H100 of an hour each: first and last step, and the Wh that they measured in the end."""
+    for number, (from_step, step, wh) in enumerate(attempts):
+        start_s = 1e9 + 2 * HOUR * (1 + number)
+        begun = {"from_step": from_step, "started_s": start_s, "gpu_type": "H100", "gpu_count": 1, "device": "cuda"}
+        writer = TrialWriter(storage, "sweep", "t") if number else writer_of_longer(storage)
+        writer.start(AttemptStart.parse(begun))
+        writer.add(Row(step, start_s + HOUR, "system", {GPU_ENERGY: 3600 * wh}))
+        writer.end(AttemptEnd(status=Status.INTERRUPTED, step=step, ended_s=start_s + HOUR, elapsed_s=HOUR))
+    (found,) = read_trials(storage, "sweep")
+    return found
+
+
+@pytest.mark.parametrize("later", [[], [(100, 160, 300.0)]], ids=["alone", "resumed"])
+def test_a_longer_trial_that_ends_before_it_trains_is_not_charged_for_the_energy_of_the_shorter_one(
+    later: list[tuple[int, int, float]], tmp_path: Path
+) -> None:
+    """Its start states step 0, because the checkpoint was not read yet."""
+    found = longer_trial(open_storage(str(tmp_path)), (0, 0, 100.0), *later)
+    assert measured_kwh(found) == pytest.approx(0.1 + 0.3 * len(later))
+    assert [len(one.rows or ()) for one in found.attempts] == [1] * len(found.attempts)
+
+
+def test_what_two_attempts_have_inherited_is_in_the_curve_once(tmp_path: Path) -> None:
+    """The storage of the first was full before the checkpoint was copied, and so the second copied both again."""
+    storage = open_storage(str(tmp_path))
+    for number, from_step in enumerate((0, 100)):
+        writer, start_s = writer_of_longer(storage), 1e9 + HOUR * (1 + number)
+        writer.start(AttemptStart(from_step=from_step, started_s=start_s))
+        if number:
+            writer.add(Row(101, start_s + 1, "train", {"loss": 1.0}))
+        writer.end(AttemptEnd(status=Status.INTERRUPTED, step=101 * number, ended_s=start_s + 2, elapsed_s=2.0))
+    (found,) = read_trials(storage, "sweep")
+    assert [row.step for row in found.rows] == [*range(1, 101), 100, 101]
+
+
+def test_a_longer_trial_that_is_stopped_at_its_first_step_has_measured_its_energy(tmp_path: Path) -> None:
+    found = longer_trial(open_storage(str(tmp_path)), (100, 100, 50.0), (100, 160, 60.0))
+    assert measured_kwh(found) == pytest.approx(0.11)
+    cost = trial_cost(found)
+    assert cost and cost.is_measured and cost.kwh == pytest.approx(0.11) and cost.gpu_hours == 2
+
+
+def test_an_attempt_that_used_no_gpu_leaves_the_energy_of_the_others_measured() -> None:
+    """The driver records such an attempt for a trial that ended before and no longer fits, as does one whose storage
+    is full before it trains."""
+    rows = [row(120, "system", gpu_energy_joules=1.8e6)]
+    unused = AttemptStart(from_step=1, started_s=300)
+    marked = dataclasses.replace(attempt(300, 300, elapsed_s=0.0), start=unused, rows=[])
+    at_once = dataclasses.replace(attempt(400, 400, elapsed_s=0.02), rows=[])
+    measured = dataclasses.replace(attempt(0, 120), rows=rows)
+    cost = trial_cost(record(measured, marked, at_once, rows=rows))
+    assert cost and cost.is_measured and cost.kwh == pytest.approx(0.5)
+    assert measured_kwh(record(marked)) is None, "nothing was measured"
+    lost = dataclasses.replace(attempt(400), rows=[])
+    assert measured_kwh(record(measured, lost, rows=rows)) is None, "it may have used some"
 
 
 def test_a_row_belongs_to_the_attempt_that_had_started_by_then() -> None:
