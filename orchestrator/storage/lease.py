@@ -138,8 +138,9 @@ class Lease:
     def _release(self, folder: Storage) -> None:
         """Delete the lease if it can be read and this process holds it."""
         with suppress(StorageError):
-            if (version := self._ours(folder)) is not None:
-                folder.delete_if(LOCK, version)
+            for _ in range(2):  # the last renewal, if it is still on its way, may arrive in between
+                if (version := self._ours(folder)) is None or folder.delete_if(LOCK, version):
+                    return
 
     def _content(self) -> bytes:
         # Not by the clock: it may have stepped since the start.
