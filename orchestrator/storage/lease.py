@@ -165,7 +165,7 @@ class Lease:
     def _restored(self) -> str | None:
         """Return the version of a lease that takes the place of a deleted one; None if another holder wrote one."""
         self._was_deleted = True
-        if self._is_orphan() or (version := self._create()) is None:
+        if self._end.is_set() or self._is_orphan() or (version := self._create()) is None:  # it may be given back
             return None
         logger.warning("the lock of %s was deleted, and is written again", self._name)
         return version
