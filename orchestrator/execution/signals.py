@@ -43,7 +43,8 @@ def stop_signals(stopping: threading.Event) -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM)  # their handlers are None if they were not set from Python
+    before: dict[int, Any] = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
     install()
     try:
         yield install

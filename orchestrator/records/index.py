@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.schema import DEFINITION, DatasetInfo, Origin, Stage, TrialHead, TrialRecord
-from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
+from orchestrator.records.stored import Damaged, DamagedRecordError, UnusableRecordError, read_json
 from orchestrator.records.unfinished import marked, require_finished
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
@@ -83,6 +83,7 @@ def find_definition(storage: Storage, name: str) -> Sweep | None:
 
     Raises:
         UnfinishedError: the sweep is deleted or renamed in part, or another one is renamed to this name in part.
+        UnusableRecordError: it is the definition of another sweep.
         DamagedRecordError: it cannot be read.
     """
     require_finished(storage, name)
@@ -95,7 +96,12 @@ def read_definition(storage: Storage, name: str) -> Sweep | None:
     try:
         sweep = Sweep.from_record(read_json(folder, DEFINITION))
         if sweep.name != name:
-            raise ConfigError(f"it is the definition of a sweep {sweep.name!r}")
+            raise UnusableRecordError(
+                f"{folder.url}/{DEFINITION}",
+                f"{folder.url} has the records of sweep {sweep.name!r}: the folder was copied or renamed by hand",
+                f"Delete a copy with `{command_line('sweep', 'delete', name, storage=storage.url)}`, "
+                f"or name the folder {sweep.name} again",
+            )
         return sweep
     except KeyError:
         if folder.is_blocked(DEFINITION):

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from orchestrator.errors import SweepError
 from orchestrator.records.index import load_definition, load_definitions, read_definition, sweep_folder
-from orchestrator.records.retention import delete_stored, unused_weights
+from orchestrator.records.retention import delete_unused_weights
 from orchestrator.records.schema import DEFINITION
 from orchestrator.records.unfinished import MARK, Mark, held, require_finished
 from orchestrator.storage import Storage, StorageError
@@ -42,9 +42,10 @@ def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | N
         _write_mark(folder, mark)
         keys = [key for key in folder.list() if key not in (LOCK, MARK)]
         folder.delete_many(keys)
+        weights = delete_unused_weights(storage)  # before the mark: a call that fails here can be repeated
         folder.delete(MARK)
     storage.remove_leftovers(f"sweeps/{name}")
-    return len(keys) + delete_stored(storage, unused_weights(storage))
+    return len(keys) + sum(1 + len(one.shared) for one in weights)
 
 
 def _write_mark(folder: Storage, mark: Mark) -> None:

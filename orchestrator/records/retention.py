@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 from orchestrator.errors import SweepError
@@ -18,6 +19,7 @@ from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.unfinished import held
 from orchestrator.storage import Storage
 from orchestrator.storage.lease import driver_of
+from orchestrator.storage.s3 import in_parallel
 
 _CHECKPOINT = re.compile(r"(?P<kind>step|base)-\d+\.safetensors")
 _START = re.compile(rb"#sha256=([0-9a-f]{64})")
@@ -65,16 +67,17 @@ def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: 
         SweepError: the only sweep named is running.
     """
     with ExitStack() as leases:
-        free = [name for name in names if _is_free(leases, storage, name, dry_run=dry_run, alone=len(names) == 1)]
+        is_free = partial(_is_free, leases, storage, dry_run=dry_run, alone=len(names) == 1)
+        free = [name for name, found in zip(names, in_parallel(is_free, names), strict=True) if found]
         sizes = {name: _checkpoints(storage, name) for name in names}  # only now does no driver add any
         records = [record for name in free for record in read_trials(storage, name)]
         others = sum(one.num_bytes for name in names if name not in free for s in sizes[name].values() for one in s)
         mine = {(name, trial): stored for name in free for trial, stored in sizes[name].items()}
         done = least_useful(records, mine, keep - others)
-        done = done._replace(deleted=[*unused_weights(storage), *done.deleted], kept_bytes=done.kept_bytes + others)
+        weights = unused_weights(storage) if dry_run else delete_unused_weights(storage)
         if not dry_run:
-            delete_stored(storage, done.deleted)
-    return done
+            storage.delete_many([key for one in done.deleted for key in (one.key, *one.shared)])
+    return done._replace(deleted=[*weights, *done.deleted], kept_bytes=done.kept_bytes + others)
 
 
 def unused_weights(storage: Storage, without: str | None = None) -> list[Stored]:
@@ -86,20 +89,29 @@ def unused_weights(storage: Storage, without: str | None = None) -> list[Stored]
     found: dict[str, dict[str, int]] = {}
     for key, num_bytes in storage.sizes("weights").items():
         found.setdefault(key.split("/")[1], {})[key] = num_bytes
-    if not found:
-        return []
+    for _ in range(2):  # a renaming may have moved a record before the first look came to it
+        if found:
+            named = _named_weights(storage, without)
+            found = {sha256: files for sha256, files in found.items() if sha256 not in named}
+    return [Stored(next(iter(files)), sum(files.values()), tuple(files)[1:]) for _, files in sorted(found.items())]
+
+
+def _named_weights(storage: Storage, without: str | None) -> set[str]:
     keys = [key for key in storage.list("sweeps") if key.endswith(("/sweep.json", "/trial.json"))]
     contents = storage.read_many([key for key in keys if key.split("/")[1] != without])
-    named = {sha256.decode() for content in contents.values() for sha256 in _START.findall(content)}
-    unused = [files for sha256, files in sorted(found.items()) if sha256 not in named]
-    return [Stored(next(iter(files)), sum(files.values()), tuple(files)[1:]) for files in unused]
+    return {sha256.decode() for content in contents.values() for sha256 in _START.findall(content)}
 
 
-def delete_stored(storage: Storage, stored: Iterable[Stored]) -> int:
-    """Delete checkpoints with what belongs to them; return the number of files."""
-    keys = [key for one in stored for key in (one.key, *one.shared)]
-    storage.delete_many(keys)
-    return len(keys)
+def delete_unused_weights(storage: Storage) -> list[Stored]:
+    """Delete the weights that nothing names, and return them. Those that a run has begun to use meanwhile stay: its
+    record may be written after the records were read (`orchestrator.records.start_weights`)."""
+    before, deleted = storage.versions("weights"), []
+    for one in unused_weights(storage):
+        keys = [one.key, *one.shared]
+        if storage.versions(one.key.rpartition("/")[0]) == {key: before.get(key) for key in keys}:
+            storage.delete_many(keys)
+            deleted.append(one)
+    return deleted
 
 
 def _is_free(leases: ExitStack, storage: Storage, name: str, *, dry_run: bool, alone: bool) -> bool:

@@ -1,16 +1,20 @@
 """Keep the checkpoints that trials start from in the storage, by content: `weights/<sha256>/checkpoint.safetensors`.
 
 Whoever begins a sweep has the file; every machine that runs one of its trials, and everybody who resumes it later,
-takes the copy. Nothing is copied again while the storage has it.
+takes the copy. Nothing is copied again while the storage has it. Copies that no record names are deleted
+(`orchestrator.records.retention`): whoever begins to use one says so in a file next to it, since a record comes later.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.records.checkpoints import StoredCheckpoints
-from orchestrator.storage import LocalStorage, Storage
+from orchestrator.storage import LocalStorage, Storage, StorageError
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.definition import MAX_CHECKED_CELLS, Sweep
 from orchestrator.sweep.matching import shape_of
 from orchestrator.sweep.settings import replace_settings, starts_of
@@ -19,6 +23,9 @@ from trm_data.errors import ConfigError
 from trm_model.checkpoints.start import NAME, StartHead, check_head, copy_start, head_of, read_start_head
 from trm_model.config import TrialConfig
 from trm_model.start_file import read_head, short_start, start_sha256
+
+_USED = "used.json"
+"""Its content is another one whenever somebody begins to use the copy."""
 
 
 def start_store(storage: Storage, address: str) -> StoredCheckpoints:
@@ -37,7 +44,10 @@ def provide_start(storage: Storage, address: str, *, is_stored: bool = False) ->
     """
     store = start_store(storage, address)
     if NAME in store.names():
-        return
+        with suppress(StorageError):  # of another user, whose copies only that user can delete
+            store.write(_USED, to_json_bytes({"by": uuid.uuid4().hex}))
+        if NAME in store.names():  # nobody who saw the former content deletes it
+            return
     _require_named(address, is_stored)
     copy_start(address, store)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeVar
 
+from orchestrator.errors import SweepError
 from orchestrator.records.schema import RecordPart
 from orchestrator.storage.base import Storage
 from trm_data.errors import ConfigError, UserError
@@ -37,6 +38,19 @@ class DamagedRecordError(UserError):
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
         return type(self), (self.file, self.reason)
+
+
+class UnusableRecordError(DamagedRecordError, SweepError):
+    """Raised for a sweep whose files are whole, and which nothing reads, runs or changes until the user has done
+    something."""
+
+    def __init__(self, file: str, what: str, remedy: str) -> None:
+        UserError.__init__(self, what, remedy)
+        self.file = file
+        self.reason = str(self)
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:  # type: ignore[override]
+        return type(self), (self.file, self.what, self.remedy)
 
 
 def parse_json(data: bytes, file: str) -> dict[str, Any]:

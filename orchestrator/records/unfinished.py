@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from orchestrator.errors import SweepError, command_line
+from orchestrator.errors import command_line
 from orchestrator.records import finished_index
 from orchestrator.records.schema import DEFINITION
-from orchestrator.records.stored import DamagedRecordError, read_settings
+from orchestrator.records.stored import UnusableRecordError, read_settings
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import Lease
-from trm_data.errors import UserError, is_out_of_space
+from trm_data.errors import is_out_of_space
 from trm_data.settings import Settings
 
 MARK = "unfinished.json"
@@ -42,16 +42,8 @@ class Mark(Settings):
         )
 
 
-class UnfinishedError(DamagedRecordError, SweepError):
+class UnfinishedError(UnusableRecordError):
     """Raised for a sweep whose deletion or renaming was begun and is not finished."""
-
-    def __init__(self, file: str, what: str, remedy: str) -> None:
-        UserError.__init__(self, what, remedy)
-        self.file = file
-        self.reason = str(self)
-
-    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:  # type: ignore[override]
-        return type(self), (self.file, self.what, self.remedy)
 
 
 def mark_of(storage: Storage, name: str) -> Mark | None:

@@ -138,8 +138,9 @@ class Lease:
     def _release(self, folder: Storage) -> None:
         """Delete the lease if it can be read and this process holds it."""
         with suppress(StorageError):
-            if (version := self._ours(folder)) is not None:
-                folder.delete_if(LOCK, version)
+            for _ in range(2):  # the last renewal, if it is still on its way, may arrive in between
+                if (version := self._ours(folder)) is None or folder.delete_if(LOCK, version):
+                    return
 
     def _content(self) -> bytes:
         # Not by the clock: it may have stepped since the start.
@@ -164,7 +165,7 @@ class Lease:
     def _restored(self) -> str | None:
         """Return the version of a lease that takes the place of a deleted one; None if another holder wrote one."""
         self._was_deleted = True
-        if self._is_orphan() or (version := self._create()) is None:
+        if self._end.is_set() or self._is_orphan() or (version := self._create()) is None:  # it may be given back
             return None
         logger.warning("the lock of %s was deleted, and is written again", self._name)
         return version

@@ -79,16 +79,26 @@ _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOT
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock that the system releases when the process ends."""
-    with path.open("ab") as file:
+    with open(_open_lock(path), "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock file for writing. Whoever may write to its folder may use it, whoever was the first to do so."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    mode = path.parent.stat().st_mode & 0o666
+    if mode & ~os.fstat(descriptor).st_mode:
+        with suppress(OSError):  # it is another user's
+            os.fchmod(descriptor, mode)
+    return descriptor
 
 
 def now_of_folder(folder: Path) -> float:
     """Return the time by the clock of a folder's file system, which may be that of a file server; this machine's clock
     where nothing can be written."""
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        descriptor = _open_lock(folder / LOCK_FILE)
         try:
             os.utime(descriptor)  # without a time: the file system fills in its own
             return os.fstat(descriptor).st_mtime

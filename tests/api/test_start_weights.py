@@ -326,7 +326,7 @@ def test_weights_on_s3_start_a_run_whose_records_are_there(start: Path, s3_bucke
     config = configure(tiny_config(), {"train.start_from": f"{location}/models/start.safetensors{mark}{options}"})
     outcome = train(config, s3_bucket, callbacks=())
     assert outcome.status is Status.FINISHED
-    assert storage.list("weights") == [f"weights/{digest_of(start)}/checkpoint.safetensors"]
+    assert f"weights/{digest_of(start)}/checkpoint.safetensors" in storage.list("weights")
 
 
 def test_estimate_of_a_frozen_network_counts_no_gradient_of_weights() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from orchestrator.cloud.aws.end import stop_driver
 from orchestrator.cloud.backend import Limits
 from orchestrator.execution.watchdog import Watchdog
 from orchestrator.records.index import load_definition, stop_requested, sweep_folder
+from orchestrator.records.retention import prune_sweeps
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.lease import driver_of
@@ -18,7 +21,7 @@ from orchestrator.sweep.budget import Budget
 from orchestrator.tracking.notifications import SweepWatcher
 from tests.cloud.test_timer import Clock, deployment, timer
 from tests.records.test_extend import recorded_study
-from tests.support.leases import beating
+from tests.support.leases import beating, claim
 
 
 @pytest.fixture
@@ -86,6 +89,29 @@ def test_pruning_leaves_a_driven_sweep_alone(storage: Storage, folder: Storage) 
         assert not prune_checkpoints("study", storage, keep_bytes=0, dry_run=True).deleted
     folder.delete("lock.json")
     assert prune_checkpoints("study", storage, keep_bytes=0, dry_run=True).deleted
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_leases_of_several_dead_drivers_are_watched_at_the_same_time(
+    storage: Storage, dry_run: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["study", "depth", "width"]
+    for name in names:
+        storage.write(f"sweeps/{name}/lock.json", claim())
+    sleep, watching = time.sleep, set[int]()
+    together = threading.Barrier(len(names), timeout=30)
+
+    def meet(seconds: float) -> None:
+        if threading.get_ident() in watching:
+            sleep(seconds)
+        else:
+            watching.add(threading.get_ident())
+            together.wait()
+
+    monkeypatch.setattr("orchestrator.storage.lease.time.sleep", meet)
+    monkeypatch.setattr("orchestrator.records.unfinished.TAKE_OVER_S", 0.0)
+    assert prune_sweeps(storage, names, 0, dry_run=dry_run).deleted
+    assert len(watching) == len(names)
 
 
 def test_no_end_is_told_of_a_driver_whose_heartbeat_is_late(

@@ -72,6 +72,22 @@ def test_second_interrupt_in_a_notebook_raises_keyboard_interrupt() -> None:
     assert (done.returncode, done.stdout) == (0, "first survived\ninterrupted\n")
 
 
+OF_ANOTHER_LANGUAGE = """
+import signal, threading
+from orchestrator.execution import signals
+signal.getsignal = lambda number: None  # what Python answers for a handler that it has not set
+stopping = threading.Event()
+with signals.stop_signals(stopping):
+    signal.raise_signal(signal.SIGTERM)
+print(stopping.is_set())
+"""
+
+
+def test_handler_that_was_not_set_from_python_ends_no_run_with_an_error() -> None:
+    done = subprocess.run([sys.executable, "-c", OF_ANOTHER_LANGUAGE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_while_ray_starts_stops_the_sweep_before_anything_ran(number: signal.Signals, tmp_path: Path) -> None:
     class Interrupted(FakeCluster):

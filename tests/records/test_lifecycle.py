@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -354,6 +355,27 @@ def test_a_damaged_definition_is_named_and_its_sweep_can_be_deleted(
     code, out, err = call(capsys, "sweep", "delete", "study", "--yes", "--tracking", "none", "--storage", storage.url)
     assert code == 0 and not (tmp_path / "runs/sweeps/study").exists(), err
     assert other.exists()
+
+
+def test_a_folder_that_was_copied_by_hand_is_named_with_what_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 1)
+    shutil.copytree(tmp_path / "sweeps/study", tmp_path / "sweeps/study-backup")
+    where = ("--storage", storage.url)
+    code, _, err = call(capsys, "sweep", "status", "study-backup", *where)
+    assert code == 2 and err.count("\n") == 1 and "damaged" not in err
+    assert "study-backup has the records of sweep 'study': the folder was copied or renamed by hand" in err
+    delete = command_line("sweep", "delete", "study-backup", storage=storage.url)
+    assert f"Delete a copy with `{delete}`, or name the folder study again" in err
+    code, out, err = call(capsys, "sweep", "status", *where)
+    assert code == 0 and "study-backup has the records of sweep 'study'" in err, out
+    assert call(capsys, "sweep", "delete", "study-backup", "--yes", *where)[0] == 0
+    assert sweep_names(storage) == ["study"]
+    (tmp_path / "sweeps/study").rename(tmp_path / "sweeps/moved")
+    with pytest.raises(SweepError, match="name the folder study again"):
+        load_definition(storage, "moved")
 
 
 def test_a_sweep_that_starts_from_a_renamed_one_still_finds_it(storage: Storage) -> None:

@@ -107,6 +107,22 @@ def test_age_of_a_lease_is_by_the_clock_of_the_file_system(tmp_path: Path, monke
     assert driver_of(storage) is not None
 
 
+@pytest.mark.parametrize("use", ["look", "renewal"])
+def test_a_lock_file_of_a_shared_folder_is_everybodys_whoever_looked_first(tmp_path: Path, use: str) -> None:
+    folder, storage = tmp_path / "shared", LocalStorage(tmp_path / "shared")
+    storage.write("lock.json", claim())
+    folder.chmod(0o777)
+    if use == "look":
+        driver_of(storage)
+    else:
+        storage.replace_if("lock.json", b"{}", storage.read_tagged("lock.json").etag)
+    assert (folder / ".lock").stat().st_mode & 0o777 == 0o666
+    storage.sub("private").write("lock.json", claim())
+    (folder / "private").chmod(0o755)
+    driver_of(storage.sub("private"))
+    assert not (folder / "private/.lock").stat().st_mode & 0o022
+
+
 def test_a_late_lease_counts_as_what_the_caller_needs(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(storage), "age_s", lambda *_: 1000.0)
     for if_silent in ("dead", "watch", "alive"):
@@ -309,6 +325,31 @@ def test_a_lease_whose_last_renewal_had_no_answer_is_released(tmp_path: Path, mo
     storage = LocalStorage(tmp_path)
     with Lease(storage, "depth"):
         assert renewed.wait(120)
+    assert not storage.exists("lock.json")
+
+
+def test_a_lease_whose_last_renewal_arrives_late_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be on its way for longer than the end waits for it. This process lives on, and would hold the sweep."""
+    replace_if, delete_if = LocalStorage.replace_if, LocalStorage.delete_if
+    on_its_way, may_arrive, has_arrived = threading.Event(), threading.Event(), threading.Event()
+
+    def renew_late(self: LocalStorage, key: str, data: bytes, etag: str) -> str | None:
+        on_its_way.set()
+        may_arrive.wait(120)
+        version = replace_if(self, key, data, etag)
+        has_arrived.set()
+        return version
+
+    def delete_after_it(self: LocalStorage, key: str, etag: str) -> bool:
+        may_arrive.set()
+        assert has_arrived.wait(120)
+        return delete_if(self, key, etag)
+
+    monkeypatch.setattr(LocalStorage, "replace_if", renew_late)
+    monkeypatch.setattr(LocalStorage, "delete_if", delete_after_it)
+    storage = LocalStorage(tmp_path)
+    with Lease(storage, "depth"):
+        assert on_its_way.wait(120)
     assert not storage.exists("lock.json")
 
 
