@@ -33,7 +33,9 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice, Setting
 from orchestrator.sweep.matching import match_axis
 from orchestrator.sweep.settings import get_setting
+from orchestrator.sweep.space import require_few
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
+from trm_data.errors import ConfigError
 from trm_data.settings import Settings, digest
 from trm_model.config import ALIASES, TrialConfig
 
@@ -66,6 +68,7 @@ def extended(sweep: Sweep, more: Extension) -> Sweep:
 
     Raises:
         SweepError: nothing is named, a total would not grow, or the setting does not apply to this kind of sweep.
+        ConfigError: a value is refused.
     """
     if more == Extension():
         raise SweepError("nothing to extend by", "Name --trials, --seeds, --vary or --max-steps")
@@ -79,9 +82,28 @@ def extended(sweep: Sweep, more: Extension) -> Sweep:
         owner["seeds"] = _larger("--seeds", owner["seeds"], more.seeds)
     if more.max_steps is not None:
         values["base"]["train"]["max_steps"] = _larger("--max-steps", sweep.base.train.max_steps, more.max_steps)
-    for path, new in more.vary.items():
-        values["space"][ALIASES.get(path, path)] = _wider(sweep, ALIASES.get(path, path), new).plain()
-    return Sweep.parse(values)
+    vary = {ALIASES.get(path, path): new for path, new in more.vary.items()}
+    for path, new in vary.items():
+        values["space"][path] = _wider(sweep, path, new).plain()
+    try:
+        return Sweep.parse(values)
+    except ConfigError:
+        if _is_accepted(sweep):
+            raise
+    # An older version accepted what this one refuses, and nobody can change it: only what is added is checked.
+    space = {path: _added(sweep, path, new) for path, new in vary.items()}
+    Sweep.parse({"name": "added", "base": values["base"], "equal": sweep.equal, "space": space})
+    wider = Sweep.from_record(values)
+    require_few(wider.search_space, wider.seeds, wider.trials, wider.confirm.seeds * wider.confirm.top)
+    return wider
+
+
+def _is_accepted(recorded: Sweep) -> bool:
+    try:
+        Sweep.parse(recorded.plain())
+    except ConfigError:
+        return False
+    return True
 
 
 def _larger(option: str, before: int, after: int) -> int:
@@ -96,6 +118,12 @@ def _wider(sweep: Sweep, path: str, new: Sequence[Setting]) -> Choice:
     if not isinstance(domain, Choice):
         raise SweepError(f"{path} is searched over a range", "A range cannot be extended: start another sweep")
     return Choice(values=tuple(dict.fromkeys((*domain.values, *new))))
+
+
+def _added(sweep: Sweep, path: str, new: Sequence[Setting]) -> Choice:
+    """Return one value that an axis has, and those that are added to it."""
+    first, *known = _wider(sweep, path, ()).values
+    return Choice(values=(first, *(value for value in dict.fromkeys(new) if value not in (first, *known))))
 
 
 def extension_between(old: Sweep, new: Sweep) -> list[str]:

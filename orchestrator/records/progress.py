@@ -15,7 +15,7 @@ from orchestrator.records.extend import current
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.sweep.definition import BEST_PREFIX, Sweep
 from orchestrator.sweep.settings import replace_settings
-from orchestrator.sweep.trials import count_trials
+from orchestrator.sweep.trials import count_explored, count_trials
 from trm_model.config import TrialConfig
 
 
@@ -90,10 +90,7 @@ def _size_of_search(sweep: Sweep, known: Sequence[TrialRecord]) -> int:
 
 @lru_cache(maxsize=64)
 def _most_explored(definition: str) -> int:
-    """Return the number of configurations that a search tries: its limit, or the size of a smaller space."""
-    sweep = Sweep.from_record(json.loads(definition))
-    requested, most = sweep.trials or 0, sweep.search_space.max_cells()
-    return requested if most is None else min(requested, most)
+    return count_explored(Sweep.from_record(json.loads(definition)))
 
 
 def _is_best(record: TrialRecord) -> bool:

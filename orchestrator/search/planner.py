@@ -24,6 +24,7 @@ from orchestrator.sweep.trials import (
     PlannedTrial,
     confirm_trials,
     control_trials,
+    count_explored,
     count_trials,
     study_trials,
 )
@@ -87,6 +88,7 @@ class Planner:
         known = list(records)
         explored = [record for record in known if record.stage == "explore"]
         self._num_explored = len(explored)
+        self._most_explored = count_explored(sweep)
         self.order = Order() if order is None else order
         self._learner = learner(sweep, fingerprint, explored, earlier, self.order, replay)
         self._queue: deque[PlannedTrial] = deque()
@@ -99,17 +101,17 @@ class Planner:
         """Trials with a record that the expansion has yet to reach."""
         self._fill()
         self._has_chosen = is_study
-        """Whether the confirm trials of the best configurations are queued."""
+        """Whether every trial is known or counted: those of a study, or of a search whose best are queued."""
         self._queue_confirm()
 
     @property
     def total(self) -> int:
         """Return how many trials the sweep will have in the end."""
-        if self.sweep.kind == "study":
+        if self._has_chosen:
             num_queued = sum(trial.trial_id not in self.trials for trial in self._queue)
             return len(self.trials) + num_queued + max(0, self._num_cells_left - len(self._recorded_ahead))
         confirm = self.sweep.confirm
-        explore = self._num_explored if self.exhausted else (self.sweep.trials or 0)
+        explore = self._num_explored if self.exhausted else max(self._num_explored, self._most_explored)
         return explore + confirm.seeds * (len(confirm.controls) + confirm.top)
 
     @property
@@ -197,7 +199,8 @@ class Planner:
             if (trial := next(self._cells, None)) is None:
                 self._num_cells_left = 0
                 return
-            self._num_cells_left -= 1
+            is_ahead = trial.trial_id in self._recorded_ahead
+            self._num_cells_left -= is_ahead or trial.trial_id not in self.trials
             self._recorded_ahead.discard(trial.trial_id)
             self._enqueue([trial])
 

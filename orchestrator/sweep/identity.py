@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from orchestrator.sweep.settings import LOCAL_PATHS
+from trm_data.benchmarks import complete
 from trm_data.config import DataRequest
-from trm_data.own_code import identity_of
+from trm_data.errors import ConfigError
+from trm_data.own_code import identity_of, is_address
 from trm_data.settings import canonical_json, digest
 from trm_model.config import TrialConfig
 from trm_model.start_file import replace_starts, start_identity
@@ -56,12 +59,21 @@ def expected_id(config: TrialConfig) -> str:
     A sweep scores all of its trials on the same split, whatever `evaluation.split` says.
     """
     evaluation = config.evaluation.model_copy(update={"split": "test"})
-    return trial_id(config.model_copy(update={"evaluation": evaluation}), digest(config.data.request().plain()))
+    request = config.data.request()
+    if not is_address(request.benchmark):  # a file of a record's author is not loaded to count trials
+        with suppress(ConfigError):
+            request = complete(request)  # an explicit default is the same dataset
+    return trial_id(config.model_copy(update={"evaluation": evaluation}), digest(request.identity()))
 
 
 def changes_result(path: str) -> bool:
     """Return whether a setting, named by its path, is part of a trial's identity in a sweep."""
     return not path.startswith("runtime.") and path not in {"recipe", "evaluation.batch_size", "evaluation.split"}
+
+
+def may_repeat(path: str) -> bool:
+    """Return whether two values of a setting, named by its path, may give the same result."""
+    return not changes_result(path) or path.startswith("data.") or path in {"train.start_from", "train.new_embeddings"}
 
 
 def sweep_identity(plain: dict[str, Any]) -> dict[str, Any]:

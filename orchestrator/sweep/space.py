@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting
-from orchestrator.sweep.settings import get_setting
+from orchestrator.sweep.identity import changes_result, expected_id, may_repeat
+from orchestrator.sweep.settings import get_setting, replace_settings
 from trm_data.errors import ConfigError
 from trm_model.config import ALIASES, TrialConfig
 
@@ -19,6 +20,9 @@ DRAWS = 1000
 
 MAX_TRIALS = 10_000_000
 """Trials that a sweep may have: a run holds each that it has started in memory."""
+
+MAX_COMPARED = 1000
+"""Cells that are configured to count their results, a fraction of a second."""
 
 Cell = dict[str, Setting]
 """Settings by path."""
@@ -70,11 +74,33 @@ class Space:
         cells = bound.grid() if most is None else itertools.islice(bound.grid(), most + 1)
         return sum(1 for _ in cells) * math.prod(len(free.axes[path].spread()) for path in free.axes)
 
-    def max_cells(self) -> int | None:
-        """Return an upper bound of the number of cells, exact without ranges; None if it is infinite."""
+    def num_results(self, most: int | None = None) -> int:
+        """Return how many results the cells of the grid have; see `size` for `most`.
+
+        Cells of one result are told apart from others on the axes that may repeat one, unless these have too many.
+        """
+        loose = {path for path, domain in self.axes.items() if may_repeat(path) or _has_equal(domain.spread())}
+        if not loose:
+            return self.size(most)
+        _, free = self._split()
+        strict = {path: domain for path, domain in free.axes.items() if path not in loose}
+        rest = replace(self, axes={path: domain for path, domain in self.axes.items() if path not in strict})
+        some = head(rest.grid(), MAX_COMPARED + 1)
+        if len(some) > MAX_COMPARED:
+            return self.size(most)
+        return len(set(map(rest._result_of, some))) * math.prod(len(domain.spread()) for domain in strict.values())
+
+    def _result_of(self, cell: Cell) -> str:
+        try:
+            return expected_id(replace_settings(self.base, cell))
+        except ConfigError:  # in sweeps of older versions
+            return repr(cell)
+
+    def max_cells(self, most: int | None = None) -> int | None:
+        """Return an upper bound of the number of results, exact without ranges; None if it is infinite."""
         if self.is_countable:
-            return self.size()
-        counts = [domain.count for domain in self.axes.values()]
+            return self.num_results(most)
+        counts = [domain.count for path, domain in self.axes.items() if changes_result(path)]
         return None if None in counts else math.prod(count for count in counts if count is not None)
 
     def sample(self, count: int, seed: int = 0) -> list[Cell]:
@@ -153,6 +179,10 @@ class Space:
             value(path) in wanted if isinstance(wanted, tuple) else value(path) == wanted
             for path, wanted in condition.items()
         )
+
+
+def _has_equal(values: Sequence[Setting]) -> bool:
+    return len(set(values)) < len(values)
 
 
 def with_paths(settings: Any) -> Any:

@@ -53,14 +53,24 @@ def cells(sweep: Sweep) -> Iterator[tuple[str, Cell]]:
 
 
 def count_cells(sweep: Sweep) -> int:
-    """Return how many cells a study has, without expanding those of its grid."""
-    grid = sweep.search_space.size() if sweep.space or not sweep.variants else 0
+    """Return how many cells a study has, without expanding those of its grid; those of one result count once."""
+    grid = sweep.search_space.num_results() if sweep.space or not sweep.variants else 0
     return grid + sum(1 for _ in _further_variants(sweep))
 
 
 def count_trials(sweep: Sweep) -> int:
-    """Return how many trials a study has; cells that differ in nothing that identifies a trial count separately."""
+    """Return how many trials a study has, as far as its definition tells.
+
+    Two files may turn out to hold the same puzzles: only a run finds out that their trials are the same.
+    """
     return len(set(sweep.only)) if sweep.only is not None else sweep.seeds * count_cells(sweep)
+
+
+def count_explored(sweep: Sweep) -> int:
+    """Return how many configurations a search tries: its limit, or the size of a smaller space."""
+    requested = sweep.trials or 0
+    most = sweep.search_space.max_cells(requested)
+    return requested if most is None else min(requested, most)
 
 
 def _further_variants(sweep: Sweep) -> Iterator[tuple[str, Cell]]:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.state import standing
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.mlflow_api import RunWriter
@@ -68,13 +68,26 @@ class SyncResult(NamedTuple):
     points: int
 
 
+class _Sent(NamedTuple):
+    """Hold a record as it was read, how it stood, and its parent run."""
+
+    record: TrialRecord
+    status: Status
+    is_superseded: bool
+    parent_id: str
+
+    def is_same(self, other: _Sent | None) -> bool:
+        """Return whether nothing has changed. Records are compared by identity, which reads no rows."""
+        return other is not None and self.record is other.record and self[1:] == other[1:]
+
+
 @dataclass(slots=True)
 class _Known:
     """Cache what is known of one sweep's runs between syncs."""
 
     runs: dict[str, Run]
-    sent: dict[str, tuple[TrialRecord, str]] = field(default_factory=dict)
-    """The record that was sent last and its parent run, by trial. Records do not change, so the same one is done."""
+    sent: dict[str, _Sent] = field(default_factory=dict)
+    """What was sent last, by trial. Records do not change, so the same one that stands as it did is done."""
 
 
 class MlflowSync:
@@ -103,10 +116,10 @@ class MlflowSync:
         Args:
             is_driven: whether a driver runs the sweep. If none does, no run is left RUNNING.
         """
-        records = standing(sweep, records, is_driven=is_driven)
+        read, records = records, standing(sweep, records, is_driven=is_driven)
         with self._connection.session() as client:
             known = self._find_or_recall(client, sweep.name)
-            begun = [record for record in records if has_run(record)]
+            begun = [pair for pair in zip(read, records, strict=True) if has_run(pair[1])]
             if not begun:
                 return SyncResult(0, 0)
             done, sent = 0, []
@@ -114,11 +127,12 @@ class MlflowSync:
             on_progress(done, len(begun))
             self._write(client, writer, known.runs, PARENT, sweep_content(sweep, records, is_driven=is_driven))
             parent_id = known.runs[PARENT].run_id
-            for record in begun:
-                if not _is_sent(known, record, parent_id):
+            for original, record in begun:
+                now = _Sent(original, record.status, record.is_superseded, parent_id)
+                if not now.is_same(known.sent.get(record.trial_id)):
                     content = trial_content(record, parent_id)
                     sent.append(self._write(client, writer, known.runs, record.trial_id, content))
-                    known.sent[record.trial_id] = (record, parent_id)
+                    known.sent[record.trial_id] = now
                 done += 1
                 on_progress(done, len(begun))
             # Files go last: an artifact store that is down must not keep a curve from being sent.
@@ -237,11 +251,6 @@ class MlflowSync:
             for name, text in files.items():
                 client.log_text(run.run_id, text, name)
             writer.send(run, [], {FILES_TAG: digest})
-
-
-def _is_sent(known: _Known, record: TrialRecord, parent_id: str) -> bool:
-    before, parent = known.sent.get(record.trial_id, (None, ""))
-    return before is record and parent == parent_id
 
 
 def _without_duplicates(client: Any, found: Mapping[str, list[Run]]) -> dict[str, Run]:

@@ -37,6 +37,7 @@ from orchestrator.sweep.settings import parse_assignments
 from orchestrator.sweep.trials import PlannedTrial, control_trials, search_trial, study_trials
 from tests.support.commands import call
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
+from trm_data.errors import ConfigError
 
 
 def announce(storage: Storage, sweep: Sweep, trial: PlannedTrial) -> None:
@@ -105,6 +106,23 @@ class TestExtend:
         wider = extended(study(), Extension(vary={"T": (3, 2), "lr": (0.5,)}, seeds=3))
         after = {trial.trial_id for trial in study_trials(wider, fingerprint)}
         assert before < after and len(after) == 3 * 2 * 2 * 3
+
+    def test_of_what_an_older_version_recorded_only_what_is_added_is_checked(self, storage: Storage) -> None:
+        space = {"runtime.evaluate_every": choice(2, 4).plain(), **study().plain()["space"]}
+        recorded = Sweep.from_record({**study(seeds=1).plain(), "space": space})
+        storage.write("sweeps/study/sweep.json", to_json_bytes(recorded.plain()))
+        wider = extend(storage, "study", Extension(seeds=2, vary={"T": (1, 3)}))
+        assert load_definition(storage, "study") == wider
+        before, after = ({t.trial_id for t in study_trials(each, fingerprint)} for each in (recorded, wider))
+        assert before < after and len(after) == 3 * 2 * 2
+        for more, problem in (
+            (Extension(vary={"runtime.evaluate_every": (8,)}), "runtime.evaluate_every does not change a result"),
+            (Extension(vary={"runtime.num_threads": (8,)}), "runtime.num_threads does not change a result"),
+            (Extension(vary={"T": (0,)}), "model.cycles=0"),
+            (Extension(seeds=10**8), "more than 10,000,000 trials"),
+        ):
+            with pytest.raises(ConfigError, match=problem):
+                extended(recorded, more)
 
     @settings(max_examples=30, deadline=None)
     @given(

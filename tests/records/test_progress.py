@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from orchestrator.records.progress import SweepProgress, sweep_progress
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search.planner import Planner
-from orchestrator.sweep import Confirm, Variant, choice
+from orchestrator.sweep import Confirm, Sweep, Variant, choice
+from orchestrator.sweep.domains import Choice
 from orchestrator.sweep.trials import study_trials
 from tests.support.sweeps import fingerprint, record_of, search, study
+from trm_data.benchmarks import complete
+from trm_data.config import DataRequest
 
 
 def test_trials_that_have_no_record_yet_are_left() -> None:
@@ -46,8 +51,42 @@ def test_a_plan_file_counts_what_it_lists() -> None:
     assert sweep_progress(study(only=ids[:3]), []).planned == 3
 
 
+def older(sweep: Sweep, space: Mapping[str, Choice], **changes: Any) -> Sweep:
+    """A sweep that an older version recorded: it accepted axes that this one refuses."""
+    axes = {path: axis.plain() for path, axis in space.items()}
+    return Sweep.from_record({**sweep.plain(), "space": axes, **changes})
+
+
+REFRESH = {"runtime.evaluate_every": choice(2, 4), "model.cycles": choice(1, 2)}
+"""Cells of which each but the first two repeats one."""
+REPEATING = {
+    "axis that changes no result": older(study(), REFRESH),
+    "condition on it": older(study(), REFRESH, forbidden=[{"runtime.evaluate_every": 2, "model.cycles": 1}]),
+    "axis that depends on it": older(study(), REFRESH, only_if={"model.cycles": {"runtime.evaluate_every": 4}}),
+    "default of the data, named": older(study(), {"data.num_train": Choice(values=(None, 200)), "T": choice(1, 2)}),
+    "two spellings of a number": older(study(), {"model.cycles": choice(1, 1.0, 2)}),
+}
+
+
+@pytest.mark.parametrize("name", REPEATING)
+def test_a_study_whose_cells_repeat_results_is_counted_by_its_results_from_start_to_end(name: str) -> None:
+    def built(request: DataRequest) -> str:
+        return fingerprint(complete(request))
+
+    sweep, records = REPEATING[name], list[TrialRecord]()
+    planner = Planner(sweep, built, [])
+    for _ in range(2 * 2):
+        assert Planner(sweep, built, records).total == planner.total == sweep_progress(sweep, records).planned == 4
+        trial = planner.next()
+        assert trial is not None
+        records.append(record_of(trial, Status.FINISHED))
+        planner.ended(records[-1])
+    assert planner.next() is None and planner.is_done and sweep_progress(sweep, records).is_complete
+
+
 SEARCHES = {
     "usual": search(),
+    "axis that changes no result": older(search(trials=50), REFRESH),
     "space smaller than asked for": search(trials=50),
     "control that is explored as well": search(
         trials=9, confirm=Confirm(top=2, seeds=2, controls=(Variant(name="control", settings={"T": 3, "n": 3}),))
@@ -70,6 +109,8 @@ def test_a_search_is_complete_exactly_when_its_planner_is_done(name: str, seed: 
         status = rng.choice([Status.FINISHED, Status.FINISHED, Status.DIVERGED])
         records[trial.trial_id] = record_of(trial, status, value=rng.random())
         planner.ended(records[trial.trial_id])
+        if not sweep.minimise:
+            assert sweep_progress(sweep, list(records.values())).planned == planner.total
         if not planner.is_done and not sweep.minimise:  # the size of a Pareto front shows with its first confirm trial
             assert not sweep_progress(sweep, list(records.values())).is_complete
     assert planner.is_done and sweep_progress(sweep, list(records.values())).is_complete

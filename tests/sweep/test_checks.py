@@ -20,6 +20,7 @@ from orchestrator.search.planner import Planner
 from orchestrator.storage import open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Confirm, ResourceRule, Resources, Stopping, Sweep, Variant, choice, log_uniform, uniform
+from orchestrator.sweep.domains import Choice
 from orchestrator.sweep.metrics import PASS_AT, measured_metrics
 from orchestrator.sweep.plan_file import dump_plan, load_plan
 from orchestrator.sweep.trials import cells, study_trials
@@ -63,6 +64,7 @@ def rule(**when: Any) -> ResourceRule:
         (lambda: study(space={"evaluation.split": choice("test", "validation")}), "evaluation.split does not change"),
         (lambda: study(space={}, variants=THREADS), "variants 'a' and 'b' give the same result"),
         (lambda: study(space={"train.new_embeddings": choice("mean", "fresh")}), "give the same result: exclude one"),
+        (lambda: study(space={"data.num_train": Choice(values=(None, 200))}), "give the same result: exclude one"),
         (lambda: study(space={"seed": choice(0, 1)}, seeds=2), "'seed' varies, and seeds=2 varies it too"),
         (lambda: study(variants=(Variant(name="a", settings={"seed": 1}),), seeds=2), "'seed' varies, and seeds=2"),
         (lambda: study(resource_rules=(rule(T=7),)), "resource_rules: no trial has T=7"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
 from orchestrator.resources.catalogue import usd_per_gpu_hour
 from orchestrator.tracking.mlflow import MlflowSync, SyncResult, TrackingError, default_uri
+from tests.support.sweeps import tiny_config
 from tests.support.tracking import START_S, SWEEP, FirstUse, contents, depth, finished, record
 
 
@@ -184,6 +186,29 @@ class TestIncrements:
         assert mlflow.sync(SWEEP, trials) == SyncResult(0, 0)
         assert MlflowSync(uri).sync(SWEEP, trials) == SyncResult(0, 0)
         assert {run.info.run_id: run.to_dictionary() for run in runs_of(uri)} == before
+
+    def test_rows_of_trials_that_stand_as_they_did_are_not_read_again(self, mlflow: MlflowSync) -> None:
+        """Those that longer ones have replaced, and those that were cut off with their driver."""
+        read: list[int] = []
+
+        class Rows(list[Row]):
+            def __iter__(self) -> Iterator[Row]:
+                read.append(id(self))
+                return super().__iter__()
+
+            def __len__(self) -> int:
+                read.append(id(self))
+                return super().__len__()
+
+        longer = depth(base=tiny_config(**{"train.max_steps": 100}))
+        ended, cut = finished(0), record(1)
+        trials = [dataclasses.replace(each, rows=Rows(each.rows)) for each in (ended, cut)]
+        for sweep in (longer, SWEEP):
+            mlflow.sync(sweep, trials, is_driven=False)
+            assert {id(each.rows) for each in trials} == set(read)
+            read.clear()
+            assert mlflow.sync(sweep, trials, is_driven=False) == SyncResult(0, 0) and not read
+        assert mlflow.verify(SWEEP, trials, is_driven=False) == []
 
     def test_only_new_rows_are_sent_also_after_a_restart(self, mlflow: MlflowSync, uri: str) -> None:
         assert mlflow.sync(SWEEP, [record(steps=3)]).points == 12
