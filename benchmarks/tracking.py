@@ -43,7 +43,7 @@ from orchestrator.sweep import Sweep, choice
 from orchestrator.sweep.settings import flatten
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.mlflow import MlflowSync
-from orchestrator.tracking.mlflow_connection import load_mlflow, mlflow_environment
+from orchestrator.tracking.mlflow_process import load_mlflow, mlflow_environment
 from orchestrator.worker.provenance import processor
 from trm_data.config import DataConfig
 from trm_data.settings import digest

@@ -58,7 +58,7 @@ class TrialSubmitter:
     def submit(self, start: Start) -> Job:
         """Write `trial.json` and return the job for the trial actor."""
         trial, demand = start.trial, start.candidate.bundle
-        dataset = self._library.get(trial.config.data.request())
+        dataset = self._library.hold(trial.config.data.request())
         shorter = self._shorter.of(trial.config)
         origin = Origin(kind="continued", trial_id=shorter.trial_id) if shorter else None
         folder = trial_folder(self._storage, self._sweep, trial.trial_id)

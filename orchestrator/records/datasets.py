@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from trm_data.dataset.manifest import Manifest
 from trm_data.errors import ConfigError, DataError
 from trm_data.files import temporary_folder
 from trm_data.sources.files import parse_address
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 CACHE_VARIABLE = "TRM_CACHE"
@@ -142,12 +145,16 @@ def _make_cache(root: Path) -> None:
 
 
 def _upload(storage: Storage, path: Path) -> None:
-    """Upload a dataset, its manifest last, so that it implies a whole dataset. Other files stay local."""
-    prefix = f"datasets/{path.name}"
-    if storage.exists(f"{prefix}/{MANIFEST}"):
-        return
-    for name in [*sorted(Manifest.read(path).files), MANIFEST]:
-        storage.write(f"{prefix}/{name}", (path / name).read_bytes())
+    """Upload a dataset unless the storage holds it whole. The manifest comes last. Other files stay local."""
+    manifest = Manifest.read(path)
+    if not _is_held(storage, path.name, manifest):
+        for name in [*sorted(manifest.files), MANIFEST]:
+            storage.write(f"datasets/{path.name}/{name}", (path / name).read_bytes())
+
+
+def _is_held(storage: Storage, name: str, manifest: Manifest) -> bool:
+    """Return whether the storage has every file of a dataset."""
+    return {f"datasets/{name}/{file}" for file in (*manifest.files, MANIFEST)} <= set(storage.list(f"datasets/{name}"))
 
 
 def _download(storage: Storage, name: str, path: Path) -> None:
@@ -196,6 +203,25 @@ class Library:
         if request not in self._datasets:
             self._datasets[request] = self._provide(self._storage, request, self._progress)
         return self._datasets[request]
+
+    def hold(self, request: DataRequest) -> Dataset:
+        """Return the dataset that `get` returns, provided again if the storage has lost files of it since.
+
+        Raises:
+            DataError: it cannot be provided again as it was.
+        """
+        known = self.get(request)
+        if _is_held(self._storage, known.path.name, known.manifest):
+            return known
+        logger.warning("the dataset %s is gone from the storage, it is provided again", known.path.name)
+        found = self._provide(self._storage, request, self._progress)
+        if found.fingerprint != known.fingerprint:
+            raise DataError(
+                f"the dataset {known.path.name} is gone from the storage, and its source has changed since then",
+                "Restore the dataset or its source, then resume the sweep",
+            )
+        self._datasets[request] = found
+        return found
 
     def fingerprint(self, request: DataRequest) -> str:
         """Return the identity of the dataset that `get` returns, without generating it."""

@@ -24,7 +24,8 @@ from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.lease import Lease, driver_of
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.mlflow import MlflowSync
-from orchestrator.tracking.mlflow_connection import TrackingError, check_form, default_uri, load_mlflow
+from orchestrator.tracking.mlflow_connection import TrackingError, check_form, default_uri
+from orchestrator.tracking.mlflow_process import load_mlflow
 from orchestrator.tracking.mlflow_view import has_run
 from orchestrator.tracking.sqlite import sqlite_path
 from trm_data.addresses import shown_address

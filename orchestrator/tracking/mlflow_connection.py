@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import socket
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from orchestrator.tracking.mlflow_process import close_connections, mlflow_environment, without_messages
 from orchestrator.tracking.sqlite import (
     ensure_database,
     remedy_of,
@@ -42,17 +41,6 @@ ANSWER_TIMEOUT_S = 10.0
 """A server with a busy database takes a while to answer; one that does not answer for longer is considered down."""
 ADDRESSES = "Use sqlite:////path/mlflow.db, http://HOST:PORT or postgresql+psycopg://USER@HOST/DATABASE"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",  # otherwise a new database reports its migrations on the user's terminal
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # otherwise the end of a run prints a line into --json output
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default, 7 with growing pauses, stalls for minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
-_environment_lock = threading.Lock()
-_environment_users = 0
-_environment_added: set[str] = set()
 
 
 class TrackingError(UserError):
@@ -62,37 +50,6 @@ class TrackingError(UserError):
 def default_uri(folder: Path) -> str:
     """Return the address of an SQLite file in a folder: MLflow without a server."""
     return sqlite_url((folder / "mlflow.db").absolute())
-
-
-@contextmanager
-def mlflow_environment() -> Iterator[None]:
-    """Set the environment variables that MLflow reads, at its import and at each request, and remove them afterwards.
-
-    Variables that the user has set are left as they are. May be entered by several threads at once.
-    """
-    global _environment_users
-    with _environment_lock:
-        if _environment_users == 0:
-            _environment_added.update(_ENVIRONMENT.keys() - os.environ.keys())
-            os.environ.update({name: _ENVIRONMENT[name] for name in _environment_added})
-        _environment_users += 1
-    try:
-        yield
-    finally:
-        with _environment_lock:
-            _environment_users -= 1
-            if _environment_users == 0:
-                for name in _environment_added:
-                    os.environ.pop(name, None)
-                _environment_added.clear()
-
-
-def load_mlflow() -> Any:
-    """Import MLflow, which takes a second, with the settings that it reads at its import."""
-    with mlflow_environment():
-        import mlflow
-
-        return mlflow
 
 
 class Connection:
@@ -109,6 +66,7 @@ class Connection:
         self.experiment_id = ""
         self._artifacts = artifacts
         self._client: Any = None
+        self._file: tuple[int, int] | None = None
 
     @contextmanager
     def session(self) -> Iterator[Any]:
@@ -118,17 +76,19 @@ class Connection:
             TrackingError: the tracker cannot be reached or refuses, or is another kind of service.
         """
         with self._errors():
-            if self._client is None:
+            if self._client is None or self._file != _file_of(self.tracking_uri):
+                close_connections(self.tracking_uri)
                 prepare(self.tracking_uri)
                 client = self._new_client()
                 self._open_experiment(client)
-                self._client = client
+                self._client, self._file = client, _file_of(self.tracking_uri)
             yield self._client
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
         """Yield an `MlflowClient` without changing anything, or None where there is no such database or experiment."""
         with self._errors():
+            close_connections(self.tracking_uri)
             check(self.tracking_uri)
             path = sqlite_path(self.tracking_uri)
             if path is not None and (not path.exists() or not rows_by_table(path).get("experiments")):
@@ -190,6 +150,15 @@ class Connection:
                 return
 
 
+def _file_of(uri: str) -> tuple[int, int] | None:
+    """Return what tells an SQLite file from one that takes its place; None if there is none."""
+    path = sqlite_path(uri)
+    if path is None or not path.exists():
+        return None
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
 @contextmanager
 def _tracking_errors(uri: str) -> Iterator[None]:
     """Raise MLflow's errors as a TrackingError of one line, after checking whether anything listens at the address."""
@@ -199,14 +168,20 @@ def _tracking_errors(uri: str) -> Iterator[None]:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            yield
+            with without_messages():
+                yield
         except Exception as error:
             if not isinstance(error, (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, *_s3_errors())):
                 raise
             raise TrackingError(
-                f"tracker {shown_address(uri)}: {hide_credentials(first_line(error))}",
+                f"tracker {shown_address(uri)}: {hide_credentials(first_line(_of_database(error)))}",
                 remedy_of(uri, str(error)) or "Records are complete without it, and the next sync sends the rest",
             ) from error
+
+
+def _of_database(error: Exception) -> BaseException:
+    """Return the database's own error where MLflow's and SQLAlchemy's wrap one: they begin with their own advice."""
+    return getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error
 
 
 def _s3_errors() -> tuple[type[Exception], ...]:

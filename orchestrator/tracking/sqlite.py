@@ -80,7 +80,7 @@ def remedy_of(url: str, reason: str) -> str:
         rebuild = command_line("track", "rebuild", storage=str(path.parent)) if is_default else ""
         what = "folder that is in its place" if path.is_dir() else "file"
         return f"Move the {what} away, then " + (f"run `{rebuild}`" if rebuild else "sync again") + f"; {without}"
-    if "unable to open" in reason or "readonly" in reason:
+    if any(text in reason for text in ("unable to open", "readonly", "Permission denied", "Read-only file system")):
         return f"Give this user access to the file and its folder; {without}"
     return ""
 
@@ -96,6 +96,7 @@ def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Calla
     Raises:
         DatabaseBusyError: another process holds the lock for longer than `LOCK_WAIT_S`.
         DatabaseLinkError: it is a link to nothing.
+        sqlite3.Error: no file can be written there. `create` is not called: MLflow would retry for minutes.
         Exception: what `create` raises; the folder is then as before.
     """
     require_target(path)
@@ -108,6 +109,7 @@ def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Calla
         _remove(*path.parent.glob(f".{path.name}.*.tmp*"))  # of processes that died here
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
         try:
+            _require_writable(temporary)
             create(temporary)
             _use_write_ahead_log(temporary)
             # A leftover journal of an incomplete file would be applied to the new one.
@@ -163,6 +165,15 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _require_writable(path: Path) -> None:
+    """Raise sqlite3.Error unless a database can be written at a path that does not exist yet. Leave nothing there."""
+    try:
+        with closing(sqlite3.connect(path, timeout=CONNECT_TIMEOUT_S)) as connection:
+            connection.execute("CREATE TABLE probe (x)")
+    finally:
+        _remove(path, *_side_files(path))
 
 
 def _use_write_ahead_log(path: Path) -> None:

@@ -38,8 +38,10 @@ from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.worker import provenance
 from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE, Job, Listener, TrialReport
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
+from trm_data import Dataset
 from trm_data.addresses import hide_credentials
-from trm_data.errors import UserError
+from trm_data.dataset.manifest import UnknownKindError
+from trm_data.errors import DataError, UserError
 from trm_data.own_code import accept, classes_in
 from trm_model.checkpoints.store import DamagedCheckpointError, checkpoint_names, copy, name_of, newest_checkpoint
 from trm_model.config import TrialConfig
@@ -175,7 +177,7 @@ class _Attempt:
         for address in job.code.keys() & classes_in(config.plain()).keys():
             accept(address, job.code[address])
         cap_memory(job.placement.get("memory_share"))
-        dataset = ensure_local(storage, job.dataset)
+        dataset = _provided(storage, job.dataset)
         if job.continues is not None:
             inherit(storage, job.sweep, job.continues, writer, config.train.max_steps)
         begin = config.train.start_from
@@ -338,6 +340,23 @@ class _StopTime:
     def seconds(self) -> float:
         """Return the time in seconds for the rest of a step and two attempts to write a checkpoint."""
         return self.step_s + 2 * self.save_s
+
+
+def _provided(storage: Storage, name: str) -> Dataset:
+    """Open the dataset that the driver has built: where it is gone or damaged since, no trial is at fault.
+
+    Raises:
+        StorageError: it is gone or damaged.
+        UnknownKindError: it needs code that this process does not trust.
+    """
+    try:
+        return ensure_local(storage, name)
+    except UnknownKindError:
+        raise
+    except KeyError:
+        raise StorageError(f"{storage.url} does not hold the dataset {name} any more") from None
+    except DataError as error:
+        raise StorageError(error.what, error.remedy) from error
 
 
 def _device_of(config: TrialConfig) -> str:

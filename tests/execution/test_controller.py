@@ -189,6 +189,17 @@ class TestStorage:
         outcome, _ = run(Faulty(storage, fault), study(), execute=execute)
         assert outcome.status is SweepStatus.COMPLETE
 
+    def test_a_dataset_that_vanishes_in_mid_run_is_built_again(self, storage: Storage, tmp_path: Path) -> None:
+        found: list[int] = []
+
+        def script(trial_id: str, started: int) -> str:
+            found.append(len(list(tmp_path.glob("datasets/*/manifest.json"))))
+            shutil.rmtree(tmp_path / "datasets", ignore_errors=True)
+            return "finish" if started > 1 else f"interrupt {AWAY}"
+
+        outcome, _ = run(storage, study(), script, max_concurrent=1)
+        assert outcome.status is SweepStatus.COMPLETE and found == [1] * 16
+
     def test_outage_that_does_not_end_stops_cleanly_with_the_reason(
         self, storage: Storage, monkeypatch: pytest.MonkeyPatch
     ) -> None:

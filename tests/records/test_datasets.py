@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.records import datasets
-from orchestrator.records.datasets import ensure_local, provide
+from orchestrator.records.datasets import Library, ensure_local, provide
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from tests.support.commands import call
 from tests.support.sweeps import TINY, set_options
@@ -60,6 +60,35 @@ def test_download_of_a_changed_file_is_refused(bucket: tuple[Storage, str, Path]
     with pytest.raises(DataError, match=r"puzzles\.arrow is missing"):
         ensure_local(storage, name)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("lost", ["manifest.json", "examples.arrow"])
+def test_dataset_of_which_a_bucket_lost_a_file_is_uploaded_again(
+    lost: str, bucket: tuple[Storage, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, name, cache = bucket
+    monkeypatch.setattr(datasets, "cache_root", lambda: tmp_path / "builder")
+    library = Library(storage)
+    assert library.hold(REQUEST) is library.hold(REQUEST)
+    storage.delete(f"datasets/{name}/{lost}")
+    library.hold(REQUEST)
+    monkeypatch.setattr(datasets, "cache_root", lambda: cache)
+    assert ensure_local(storage, name).path == cache / name
+
+
+def test_dataset_that_is_gone_is_not_built_from_a_source_that_has_changed(tmp_path: Path) -> None:
+    source, storage = tmp_path / "mine.txt", LocalStorage(tmp_path / "runs")
+    rows = ["".join(".1234"[cell - 1] for cell in cells) for cells in provide(storage, REQUEST).inputs]
+    source.write_text("\n".join(rows))
+    library = Library(storage)
+    request = REQUEST.model_copy(update={"source": str(source), "blanks": None})
+    built = library.hold(request).path
+    shutil.rmtree(storage.root / "datasets")
+    source.write_text("\n".join(reversed(rows)))
+    with pytest.raises(DataError, match="its source has changed"):
+        library.hold(request)
+    source.write_text("\n".join(rows))
+    assert library.hold(request).path == built
 
 
 KILLED = """

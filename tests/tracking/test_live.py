@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from orchestrator.storage.lease import Lease
 from orchestrator.tracking import live, mlflow_connection
 from orchestrator.tracking.live import Tracker, resolve_uri, tracked
 from orchestrator.tracking.mlflow import MlflowSync
-from orchestrator.tracking.mlflow_connection import TrackingError, mlflow_environment
+from orchestrator.tracking.mlflow_connection import TrackingError
+from orchestrator.tracking.mlflow_process import mlflow_environment
 from tests.support.tracking import SWEEP, FakeServer, finished, record, write_record
 
 
@@ -231,6 +234,53 @@ def test_what_could_not_be_sent_is_one_warning_at_the_end(
         time.sleep(0.3)
     assert len(warnings) == 1 and "nothing answers" in warnings[0] and "trm track sync" in warnings[0]
     assert len(caplog.messages) == 1, "one line per change of state"
+
+
+def test_a_place_that_cannot_be_written_is_one_line_without_a_wait(
+    with_trial: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow.store.db.utils
+
+    monkeypatch.setattr(mlflow.store.db.utils, "MAX_RETRY_COUNT", 2)
+    tried: list[str] = []
+    monkeypatch.setattr(mlflow.store.db.utils, "create_sqlalchemy_engine", tried.append)
+    warnings: list[str] = []
+    with tracked(SWEEP, with_trial, "sqlite:////proc/mlflow.db", warnings.append):
+        pass
+    (warning,) = warnings
+    assert "unable to open database file" in warning and "trm track sync depth --tracking" in warning
+    assert tried == [] and capsys.readouterr().err == ""
+
+
+def test_a_database_that_is_deleted_while_a_sweep_runs_is_made_again_whole(
+    storage: Storage, tmp_path: Path, quick: None
+) -> None:
+    """MLflow kept the deleted file open, and wrote the rest into it."""
+    write_record(storage, finished(0))
+    warnings: list[str] = []
+    with tracked(SWEEP, storage, None, warnings.append) as tracker:
+        eventually(lambda: steps_of(tracker.uri or "", finished(0).trial_id))
+        for path in tmp_path.glob("mlflow.db*"):
+            path.unlink()
+        write_record(storage, finished(1))
+    mlflow = MlflowSync(resolve_uri(storage, None) or "")
+    assert mlflow.verify(SWEEP, [finished(0), finished(1)], is_driven=False) == [] and warnings == []
+
+
+def test_what_mlflow_logs_of_an_error_is_not_on_the_terminal(
+    storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = MlflowSync(resolve_uri(storage, None) or "")
+    tracker.sync(SWEEP, [finished(0)])
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute("DROP TABLE metrics")
+    caplog.set_level(logging.DEBUG, "orchestrator.tracking")
+    with pytest.raises(TrackingError, match="no such table: metrics"):
+        tracker.sync(SWEEP, [finished(0), finished(1)])
+    assert capsys.readouterr().err == ""
+    assert any("no such table: metrics" in message for message in caplog.messages), "`-vv` shows it"
+    logging.getLogger("mlflow.store").warning("of the user's own code")
+    assert "of the user's own code" in capsys.readouterr().err
 
 
 def test_an_unexpected_error_is_told_at_once_and_tried_again(

@@ -95,6 +95,17 @@ def test_a_creation_that_fails_leaves_nothing_and_the_next_succeeds(tmp_path: Pa
     assert is_whole(path)
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_created_there() -> None:
+    """MLflow tries for two minutes to open such a file, and reports each try on the terminal."""
+
+    def create(path: Path) -> None:
+        raise AssertionError("nothing can be created there")
+
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        ensure_database(Path("/proc/mlflow.db"), is_whole, create)
+    assert not list(Path("/proc").glob(".mlflow.db*"))
+
+
 def test_a_process_that_dies_leaves_no_database_and_the_next_removes_its_traces(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"

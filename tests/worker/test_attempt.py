@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -90,6 +91,37 @@ def test_fault_of_the_storage_interrupts_a_trial_and_is_not_its_failure(
     monkeypatch.setattr(attempt, "ensure_local", fails)
     record = attempted(LocalStorage(tmp_path), tiny_config(), {})
     assert (record.status, record.reason) == (Status.INTERRUPTED, reason)
+
+
+@pytest.mark.parametrize("lost", ["folder", "manifest", "file", "bytes"])
+def test_a_dataset_that_the_storage_loses_interrupts_a_trial_and_is_not_its_failure(lost: str, tmp_path: Path) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config(**{"train.max_steps": 1}))
+    folder = tmp_path / "datasets" / job.dataset
+    kept = tmp_path / "kept"
+    shutil.copytree(folder, kept)
+    if lost == "folder":
+        shutil.rmtree(folder)
+    elif lost == "bytes":
+        (folder / "examples.arrow").write_bytes(b"something else")
+    else:
+        (folder / {"manifest": "manifest.json", "file": "examples.arrow"}[lost]).unlink()
+    _, record = go(job)
+    assert record.status is Status.INTERRUPTED and record.reason.startswith("storage failure: ")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(kept, folder)
+    assert go(job)[1].status is Status.FINISHED
+
+
+def test_a_dataset_that_is_gone_from_a_bucket_interrupts_a_trial(
+    s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRM_CACHE", str(tmp_path / "driver"))
+    storage = open_storage(s3_bucket)
+    job = job_of(storage, tiny_config())
+    storage.delete(f"datasets/{job.dataset}/manifest.json")
+    monkeypatch.setenv("TRM_CACHE", str(tmp_path / "node"))
+    last = run_attempt(job, lambda report: None, lambda: False)
+    assert last.status == "interrupted" and f"does not hold the dataset {job.dataset}" in last.reason
 
 
 class SteppedClock:
