@@ -117,12 +117,18 @@ def run_sweep(
             planner, choice, records, damaged, storage, library, lease, options, events, cluster, execute
         )
         if status is not SweepStatus.COMPLETE:
-            try:  # trials may have written their end after Tune released them
-                records, damaged = _read(reader)
-                planner.refresh(current(sweep, records), damaged)
-            except StorageError as error:
-                logger.warning("the records cannot be read: %s", error)
+            records = _read_again(reader, planner, sweep, records)
         return _outcome(events, planner, records, status, reason, last)
+
+
+def _read_again(reader: SweepReader, planner: Planner, sweep: Sweep, records: list[TrialRecord]) -> list[TrialRecord]:
+    """Return the records after a run, as trials may have written their end after Tune released them."""
+    try:
+        records, damaged = _read(reader)
+        planner.refresh(current(sweep, records), damaged)
+    except StorageError as error:
+        logger.warning("the records cannot be read: %s", error)
+    return records
 
 
 def _within_limits(options: RunOptions, sweep: Sweep) -> RunOptions:

@@ -224,7 +224,7 @@ def test_the_cost_of_a_trial_on_a_cpu_is_known_without_its_rows(
 def test_status_reads_no_rows_of_ended_trials_whatever_version_recorded_them(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Earlier versions did not record how long an attempt lasted."""
+    """The first versions did not record how long an attempt lasted."""
     sweep_of(storage, 2)
     records = read_trials(storage, "study")
     assert all(one.end and one.end.elapsed_s is None for record in records for one in record.attempts)
