@@ -130,9 +130,10 @@ def sweep_names(storage: Storage) -> list[str]:
 
 def list_sweeps(storage: Storage) -> tuple[list[str], list[Damaged]]:
     """Return the names of all sweeps of a storage, and why others are left out: they are deleted or renamed in part, or
-    something else than a file stands in place of their definition."""
+    something else than a file stands in place of their definition, or their name is none of a folder here."""
     folders = storage.folders("sweeps")
-    names, damaged, unfinished = [], [], marked(storage, folders)
+    names, unfinished = [], marked(storage, folders)
+    damaged = [Damaged(f"{storage.url}/sweeps", reason) for reason in storage.unusable("sweeps")]
     for name in folders:
         if name in unfinished:
             try:

@@ -111,6 +111,9 @@ def renamed(storage: Storage, name: str, new: str) -> Sweep:
             sweep_folder(storage, each).delete(MARK)
         definition = load_definition(storage, name)
     moved = Sweep.parse({**definition.plain(), "name": new})
+    source = sweep_folder(storage, name)
+    if unusable := source.unusable(is_deep=True):
+        raise SweepError(f"{source.url} cannot be renamed: {unusable[0]}", "Move that away first")
     if not any(has_begun):
         target = sweep_folder(storage, new)
         found = [key for key in target.list() if key != LOCK]

@@ -49,7 +49,8 @@ class SweepRecords(NamedTuple):
     def damaged_trials(self) -> dict[str, Damaged]:
         """Return the damaged file of every trial whose record cannot be read, by trial id."""
         known = {record.trial_id for record in self.trials}
-        found = {each.file.rpartition("/trials/")[2].partition("/")[0]: each for each in self.damaged}
+        files = [each for each in self.damaged if not each.file.endswith("/trials")]  # that is the folder of all
+        found = {each.file.rpartition("/trials/")[2].partition("/")[0]: each for each in files}
         return {trial_id: each for trial_id, each in found.items() if trial_id not in known}
 
 
@@ -123,6 +124,7 @@ class SweepReader:
         self._folder = storage.sub(f"sweeps/{sweep}")
         self._known: dict[str, _Known] = {}
         self._records: dict[str, TrialRecord] = {}
+        self._unusable: list[Damaged] = []
         self.version = 0
         """Raised by `read` whenever it finds a change. A trial that did not change is the same object as before."""
 
@@ -134,6 +136,7 @@ class SweepReader:
             listed = finished_index.snapshot(self._folder, self._only)
         else:
             if not before:
+                self._unusable = [Damaged(f"{self._folder.url}/trials", why) for why in self._folder.unusable("trials")]
                 indexed = finished_index.read(self._folder)
                 before = {trial_id: entry.snapshot for trial_id, entry in indexed.items()}
             listed = finished_index.snapshots(self._folder, before)
@@ -148,7 +151,7 @@ class SweepReader:
                 self._fold(trial_id, now, contents)
         self.version += bool(changed or self._known.keys() != listed.keys())
         self._known = {trial_id: self._known[trial_id] for trial_id in listed}
-        damaged: list[Damaged] = []
+        damaged = [*self._unusable]
         for trial_id, known in self._known.items():
             known.snapshot = listed[trial_id]
             damaged += known.damaged

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from orchestrator.errors import command_line
 from orchestrator.records import finished_index
 from orchestrator.records.schema import DEFINITION
-from orchestrator.records.stored import UnusableRecordError, read_settings
+from orchestrator.records.stored import DamagedRecordError, UnusableRecordError, read_settings
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import Lease
 from trm_data.errors import is_out_of_space
@@ -43,15 +43,29 @@ class Mark(Settings):
 
 
 class UnfinishedError(UnusableRecordError):
-    """Raised for a sweep whose deletion or renaming was begun and is not finished."""
+    """Raised for a sweep whose deletion or renaming was begun and is not finished, or whose mark does not tell."""
 
 
 def mark_of(storage: Storage, name: str) -> Mark | None:
-    """Return what has begun with a sweep and is not finished. Raises DamagedRecordError if that cannot be read."""
+    """Return what has begun with a sweep and is not finished.
+
+    Raises:
+        UnfinishedError: the mark cannot be read, or is one of other sweeps.
+    """
     try:
-        return read_settings(storage.sub(f"sweeps/{name}"), MARK, Mark)
+        found = read_settings(storage.sub(f"sweeps/{name}"), MARK, Mark)
     except KeyError:
         return None
+    except DamagedRecordError as error:
+        reason = error.reason
+    else:
+        if name in (found.sweep, found.new):
+            return found
+        reason = f"it is of sweep {found.sweep!r}"
+    file = f"{storage.url}/sweeps/{name}/{MARK}"
+    delete = command_line("sweep", "delete", name, storage=storage.url)
+    what = f"the mark of a deletion or renaming of sweep {name!r} is damaged: {reason}"
+    raise UnfinishedError(file, what, f"Delete the sweep with `{delete}`, or only {file} if the sweep is complete")
 
 
 def marked(storage: Storage, names: Sequence[str]) -> set[str]:
@@ -61,12 +75,17 @@ def marked(storage: Storage, names: Sequence[str]) -> set[str]:
 
 
 def require_finished(storage: Storage, name: str, own: Mark | None = None) -> bool:
-    """Return whether the `own` deletion or renaming has begun.
+    """Return whether the `own` deletion or renaming has begun. A mark that is damaged stops no deletion.
 
     Raises:
         UnfinishedError: another one has.
     """
-    found = mark_of(storage, name)
+    try:
+        found = mark_of(storage, name)
+    except UnfinishedError:
+        if own is None or own.new is not None:
+            raise
+        found = own
     if found not in (None, own):
         raise found.error(storage, name)
     return found is not None

@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from orchestrator.errors import DEFAULT_STORAGE
-from orchestrator.storage.base import Storage, StorageError, Tagged, checked_key
+from orchestrator.storage.base import Storage, StorageError, Tagged
+from orchestrator.storage.keys import checked_key
 from orchestrator.storage.local import LocalStorage
 from orchestrator.storage.patience import PATIENCE_S
 from orchestrator.storage.s3 import S3Storage

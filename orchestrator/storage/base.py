@@ -74,7 +74,8 @@ BRIEF_S = 4.0
 class Storage(Protocol):
     """Store whole values under keys.
 
-    A key is a relative path with `/`: printable, no part empty or with a leading dot. Methods may raise StorageError.
+    A key is a relative path with `/`: printable, no part empty or with a leading dot. Listings leave out names that are
+    no keys, which other programs write into shared folders and buckets. Methods may raise StorageError.
     """
 
     @property
@@ -124,6 +125,10 @@ class Storage(Protocol):
     def folders(self, folder: str = "") -> Keys:
         """Return the names of the folders directly in `folder`, sorted, without listing what they hold."""
 
+    def unusable(self, folder: str = "", *, is_deep: bool = False) -> Keys:
+        """Say what stands in place of a folder, or which names directly in it cannot be those of a key, and are not
+        hidden; with `is_deep` also those in its folders."""
+
     def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """Return the values of those keys that exist; on S3 they are read in parallel."""
 
@@ -139,8 +144,9 @@ class Storage(Protocol):
         """Return whether something else than a value is there: a folder, a link, a pipe. S3 has nothing of the kind."""
 
     def remove_leftovers(self, folder: str) -> None:
-        """Remove what is no value below a folder: links, pipes, temporary files of dead processes, lock files of a
-        local storage, and empty folders, which may be all of it. Values stay, and so do the lock files next to them."""
+        """Remove what is no value below a folder: links, pipes, what has a name that cannot be printed, temporary files
+        of dead processes, lock files of a local storage, and empty folders, which may be all of it. Values stay, and so
+        do the lock files next to them."""
 
     def delete(self, key: str) -> None:
         """Remove the key; no error if it does not exist."""
@@ -172,17 +178,6 @@ class Storage(Protocol):
 
     def sub(self, folder: str) -> Storage:
         """Return the part of the storage below `folder`."""
-
-
-def checked_key(key: str) -> str:
-    """Return the key, checked that it stays below its root and is not a hidden file of a storage's own.
-
-    Raises:
-        StorageError: the key is not valid.
-    """
-    if not key.isprintable() or any(not part or part.startswith(".") for part in key.split("/")):
-        raise StorageError(f"{key!r} is not a key", "Use a relative path of printable parts that start with no dot")
-    return key
 
 
 def to_json_bytes(value: dict[str, Any]) -> bytes:

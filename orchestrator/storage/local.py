@@ -10,14 +10,15 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.storage.base import UNREACHABLE, Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.base import UNREACHABLE, Keys, Snapshot, StorageError, Tagged
+from orchestrator.storage.keys import checked_key
 from orchestrator.storage.local_files import (
     LOCK_FILE,
     files_below,
@@ -30,6 +31,7 @@ from orchestrator.storage.local_files import (
     remove_leftovers,
     snapshot_of,
     status_of,
+    unusable_in,
     version_of,
 )
 from orchestrator.storage.patience import PATIENCE_S, TransientError, retry_transient
@@ -128,8 +130,7 @@ class LocalStorage:
         return self._retried("read", path, exists)
 
     def list(self, folder: str = "") -> list[str]:
-        top, prefix = self._folder(folder), f"{folder}/" if folder else ""
-        return self._retried("list", top, lambda: sorted(key for key, _ in files_below(str(top), prefix)))
+        return self._retried("list", self._folder(folder), lambda: sorted(key for key, _ in self._files(folder)))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         return {key: status.st_size for key, status in self._statuses(folder).items()}
@@ -146,7 +147,7 @@ class LocalStorage:
 
         def snapshots() -> dict[str, Snapshot]:
             found = {}
-            for name in folders_in(top, self._may_be_linked(folder)):
+            for name in self._folders(folder):
                 snapshot = known.get(name)
                 if snapshot is None or not is_current(f"{top}/{name}/", snapshot):
                     snapshot = snapshot_of(f"{top}/{name}/", names)
@@ -156,8 +157,11 @@ class LocalStorage:
         return self._retried("list", top, snapshots)
 
     def folders(self, folder: str = "") -> Keys:
-        top = self._folder(folder)
-        return self._retried("list", top, lambda: folders_in(top, self._may_be_linked(folder)))
+        return self._retried("list", self._folder(folder), lambda: self._folders(folder))
+
+    def unusable(self, folder: str = "", *, is_deep: bool = False) -> Keys:
+        top, may_be_linked = self._folder(folder), _depth(folder) <= self.linked_parts
+        return self._retried("list", top, lambda: unusable_in(top, may_be_linked, is_deep=is_deep))
 
     def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         found = {}
@@ -237,16 +241,14 @@ class LocalStorage:
         return self.patient(0.0)
 
     def _statuses(self, folder: str) -> dict[str, os.stat_result]:
-        top = self._folder(folder)
-
         def statuses() -> dict[str, os.stat_result]:
             found = {}
-            for key, entry in files_below(str(top), f"{folder}/" if folder else ""):
+            for key, entry in self._files(folder):
                 if (status := status_of(entry)) is not None:
                     found[key] = status
             return found
 
-        return self._retried("list", top, statuses)
+        return self._retried("list", self._folder(folder), statuses)
 
     def _retried(self, verb: str, path: Path, call: Callable[[], T]) -> T:
         """Return the result of `call`, repeated while a network file system does not answer.
@@ -269,9 +271,19 @@ class LocalStorage:
     def _folder(self, folder: str) -> Path:
         return self._path(folder) if folder else self.root
 
-    def _may_be_linked(self, folder: str) -> bool:
-        """Return whether the folders in a folder may be links."""
-        return (folder.count("/") + 2 if folder else 1) <= self.linked_parts
+    def _files(self, folder: str) -> Iterable[tuple[str, os.DirEntry[str]]]:
+        """Return the files below a folder; none below a link that may not be one, whose files could not be read."""
+        top = self._folder(folder)
+        if _depth(folder) > self.linked_parts and top.is_symlink():
+            return ()
+        return files_below(str(top), f"{folder}/" if folder else "")
+
+    def _folders(self, folder: str) -> Keys:
+        """Return the folders in a folder, as `_files` does."""
+        top = self._folder(folder)
+        if _depth(folder) > self.linked_parts and top.is_symlink():
+            return []
+        return folders_in(top, _depth(folder) < self.linked_parts)
 
     def _path(self, key: str) -> Path:
         """Return the path of a key. Raises StorageError if one of its folders is a link and may not be one."""
@@ -283,6 +295,11 @@ class LocalStorage:
                     f"{folder} is a link, which is not followed", "Put the folder itself there, or link the whole sweep"
                 )
         return path
+
+
+def _depth(folder: str) -> int:
+    """Return the number of parts of a folder's name."""
+    return folder.count("/") + 1 if folder else 0
 
 
 def _tag(data: bytes) -> str:

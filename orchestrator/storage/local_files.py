@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from orchestrator.storage.base import SEPARATOR, Keys, Snapshot, StorageError
+from orchestrator.storage.keys import is_key, is_unusable, unusable_names
 from trm_data.files import is_abandoned, temporary_name
 
 logger = logging.getLogger(__name__)
@@ -131,17 +132,19 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def remove_leftovers(top: Path) -> None:
-    """Remove links, pipes, what dead processes were writing, empty folders and unused lock files below a folder, and
-    the folder itself if it is empty."""
+    """Remove links, pipes, what has a name that cannot be printed, what dead processes were writing, empty folders and
+    unused lock files below a folder, and the folder itself if it is empty."""
     try:
         entries = list(top.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return
     for path in entries:
         mode = path.lstat().st_mode
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(mode) and is_unusable(path.name):
+            shutil.rmtree(path)
+        elif stat.S_ISDIR(mode):
             remove_leftovers(path)
-        elif not stat.S_ISREG(mode) or is_abandoned(path):
+        elif not stat.S_ISREG(mode) or is_unusable(path.name) or is_abandoned(path):
             path.unlink(missing_ok=True)
     lock = top / LOCK_FILE
     if [path.name for path in top.iterdir()] == [LOCK_FILE]:
@@ -153,14 +156,33 @@ def remove_leftovers(top: Path) -> None:
 
 
 def folders_in(top: Path, may_be_linked: bool) -> Keys:
-    """Return the names of the visible folders in a folder, sorted; links to folders count if they may be linked."""
+    """Return the names of the visible folders in a folder, sorted; links to folders count if they may be linked. What
+    is no folder has none."""
     try:
         with os.scandir(top) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            visible = [entry for entry in entries if is_key(entry.name)]
             linked = [entry.name for entry in visible if may_be_linked and entry.is_symlink() and Path(entry).is_dir()]
             return sorted(linked + [entry.name for entry in visible if entry.is_dir(follow_symlinks=False)])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def unusable_in(top: Path, may_be_linked: bool, *, is_deep: bool) -> Keys:
+    """Say what stands in place of a folder, or which names in it cannot be those of a key."""
+    kind = kind_of(top) or ("a file" if os.path.lexists(top) else "")
+    if kind == "a link" and may_be_linked and top.is_dir():
+        kind = "a folder"
+    if kind != "a folder":
+        return [f"it is {kind}, and no folder"] if kind else []
+    names, pending = [], [""]
+    while pending:
+        prefix = pending.pop()
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(top / prefix) as entries:
+            for entry in entries:
+                names.append(f"{prefix}{entry.name}")
+                if is_deep and is_key(entry.name) and entry.is_dir(follow_symlinks=False):
+                    pending.append(f"{prefix}{entry.name}/")
+    return unusable_names(names)
 
 
 def status_of(entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -185,7 +207,7 @@ def files_below(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    if not is_key(entry.name):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         pending.append((entry.path, f"{prefix}{entry.name}/"))
@@ -241,7 +263,7 @@ def snapshot_of(top: str, names: Sequence[str]) -> Snapshot:
                     name = prefix + entry.name
                     if not prefix and (f"{name}/" if is_folder else name) not in names:
                         continue
-                    if entry.name.startswith(".") or not name.isprintable():
+                    if not is_key(entry.name):
                         continue
                     if is_folder:
                         pending.append(name)

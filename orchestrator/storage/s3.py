@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from orchestrator.errors import project_file
-from orchestrator.storage.base import BRIEF_S, Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.base import BRIEF_S, Keys, Snapshot, StorageError, Tagged
+from orchestrator.storage.keys import checked_key, is_key, is_unusable, unusable_names
 from orchestrator.storage.patience import FIRST_CONTACT_S, PATIENCE_S, TransientError, retry_transient
 
 T = TypeVar("T")
@@ -71,14 +72,11 @@ class S3Storage:
         return True
 
     def folders(self, folder: str = "") -> Keys:
-        top = self._top(folder)
+        names = (name[:-1] for name in self._names(folder, Delimiter="/") if name.endswith("/"))
+        return sorted(filter(is_key, names))
 
-        def pages() -> Keys:
-            pager = self._client.get_paginator("list_objects_v2")
-            found = pager.paginate(Bucket=self.bucket, Prefix=top, Delimiter="/")
-            return [item["Prefix"][len(top) : -1] for page in found for item in page.get("CommonPrefixes", [])]
-
-        return sorted(self._call(pages))
+    def unusable(self, folder: str = "", *, is_deep: bool = False) -> Keys:
+        return unusable_names(self._names(folder) if is_deep else self._names(folder, Delimiter="/"))
 
     def list(self, folder: str = "") -> list[str]:
         return sorted(self._listed(folder))
@@ -129,7 +127,10 @@ class S3Storage:
         return False
 
     def remove_leftovers(self, folder: str) -> None:
-        pass
+        top = self._top(folder)
+        for name in self._names(folder):
+            if name.endswith("/") or is_unusable(name):
+                self._call(functools.partial(self._client.delete_object, Bucket=self.bucket, Key=top + name))
 
     def delete(self, key: str) -> None:
         self._call(lambda: self._client.delete_object(**self._at(key)))
@@ -145,9 +146,7 @@ class S3Storage:
             return False
 
         def delete() -> bool:
-            self._client.delete_object(
-                **self._at(key), IfMatch=etag
-            )  # a server that knows no such condition ignores it
+            self._client.delete_object(**self._at(key), IfMatch=etag)  # some servers ignore the condition
             return True
 
         return self._call(self._unless_changed(delete)) is not None
@@ -181,13 +180,19 @@ class S3Storage:
     def _listed(self, folder: str) -> dict[str, Any]:
         """Return the listing entry of every key below `folder`."""
         cut = len(self.prefix) + 1 if self.prefix else 0
+        found = {item["Key"][cut:]: item for page in self._pages(folder) for item in page.get("Contents", [])}
+        return {key: item for key, item in found.items() if is_key(key)}
 
-        def pages() -> dict[str, Any]:
-            pager = self._client.get_paginator("list_objects_v2")
-            found = pager.paginate(Bucket=self.bucket, Prefix=self._top(folder))
-            return {item["Key"][cut:]: item for page in found for item in page.get("Contents", [])}
+    def _names(self, folder: str, **options: str) -> Keys:
+        """Return the names of all objects below `folder`, whether they are keys or not."""
+        cut = len(self._top(folder))
+        pages = self._pages(folder, **options)
+        items = (item for page in pages for item in [*page.get("CommonPrefixes", []), *page.get("Contents", [])])
+        return [(item.get("Prefix") or item["Key"])[cut:] for item in items]
 
-        return self._call(pages)
+    def _pages(self, folder: str, **options: str) -> Sequence[Any]:
+        pager = self._client.get_paginator("list_objects_v2")
+        return self._call(lambda: [*pager.paginate(Bucket=self.bucket, Prefix=self._top(folder), **options)])
 
     @property
     def _client(self) -> Any:
@@ -262,13 +267,8 @@ class S3Storage:
                 if _code(error) in _FULL:
                     raise StorageError(*told) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 raise (TransientError if _is_transient(error) else StorageError)(*told) from error
-            except (
-                BotoCoreError,
-                HTTPError,
-                OSError,
-                ValueError,
-            ) as error:  # ValueError: an endpoint that is not an address
-                name = type(error).__name__
+            except (BotoCoreError, HTTPError, OSError, ValueError) as error:
+                name = type(error).__name__  # ValueError: an endpoint that is not an address
                 kind = StorageError if isinstance(error, ValueError) or name in _LASTING else TransientError
                 raise kind(*self._explain(name, str(error))) from error
             _answered.add((self.endpoint, self.region, self.bucket, os.getpid()))
@@ -354,7 +354,7 @@ _S3_EXPLANATIONS: list[tuple[set[str], str, str]] = [
 def _is_wanted(name: str, names: Sequence[str]) -> bool:
     """Return whether a file belongs to a snapshot of `names`."""
     first, slash, _ = name.partition("/")
-    return first + slash in names and name.isprintable()
+    return first + slash in names
 
 
 def _code(error: Any) -> str:

@@ -37,6 +37,7 @@ from orchestrator.tracking.mlflow_connection import default_uri
 from tests.records.test_reader import run, sweep_of
 from tests.storage.test_lease import claim_of, sleeping_process
 from tests.support.commands import call
+from tests.support.foreign import LATIN_1, names_of, put
 from tests.support.sweeps import fingerprint, search, study
 from trm_data.errors import UserError
 from trm_data.files import machine_id
@@ -376,6 +377,35 @@ def test_a_folder_that_was_copied_by_hand_is_named_with_what_helps(
     (tmp_path / "sweeps/study").rename(tmp_path / "sweeps/moved")
     with pytest.raises(SweepError, match="name the folder study again"):
         load_definition(storage, "moved")
+
+
+@pytest.mark.parametrize("name", ["Icon\r", "trials/new\rline/trial.json", LATIN_1])
+def test_files_whose_names_are_no_keys_keep_a_sweep_from_being_renamed_and_are_deleted_with_it(
+    storage: Storage, name: str
+) -> None:
+    if name == LATIN_1 and not isinstance(storage, LocalStorage):
+        pytest.skip("the names in a bucket are text")
+    put(storage, f"sweeps/study/{name}", b"{}")
+    before = names_of(storage)
+    with pytest.raises(SweepError, match=r" cannot be renamed: it holds '.*', whose name cannot be printed"):
+        rename_sweep(storage, "study", "depth")
+    assert names_of(storage) == before
+    delete_sweep(storage, "study")
+    assert names_of(storage) == {"sweeps/study-2/sweep.json"}
+
+
+@pytest.mark.parametrize("content", [b'{"sweep": "other"}', b'{"sweep": "other", "new": "third"}', b"no JSON", b""])
+def test_a_mark_that_is_damaged_or_of_another_sweep_is_named_and_the_sweep_can_be_deleted(
+    storage: Storage, content: bytes
+) -> None:
+    storage.write("sweeps/study/unfinished.json", content)
+    finish = command_line("sweep", "delete", "study", storage=storage.url)
+    for refused in (*refused_calls(storage, "study"), lambda: rename_sweep(storage, "study", "depth")):
+        with pytest.raises(UnfinishedError, match=rf"sweep 'study' is damaged: .*{re.escape(finish)}.*, or only "):
+            refused()
+    assert [each.reason.count(finish) for each in read_sweep_records(storage).damaged] == [1]
+    delete_sweep(storage, "study")
+    assert names_of(storage) == {"sweeps/study-2/sweep.json"}
 
 
 def test_a_sweep_that_starts_from_a_renamed_one_still_finds_it(storage: Storage) -> None:

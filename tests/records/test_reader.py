@@ -31,6 +31,7 @@ from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.trials import study_trials
 from tests.support.commands import call
+from tests.support.foreign import put
 from tests.support.sweeps import fingerprint, search, study
 
 TRIALS = sorted(study_trials(study(), fingerprint), key=lambda trial: trial.trial_id)
@@ -439,3 +440,32 @@ def test_a_record_is_the_same_object_for_the_same_files(tmp_path: Path) -> None:
     sweep_of(storage, 1)
     one, other = read_trials(storage, "study")[0], read_trials(storage, "study")[0]
     assert isinstance(one, TrialRecord) and one == other and one.config.model is other.config.model
+
+
+@pytest.mark.parametrize("at", ["sweeps/a\nb/sweep.json", "sweeps/study/trials/a\nb/trial.json"])
+def test_folders_whose_names_cannot_be_printed_are_named_and_the_others_are_read(
+    tmp_path: Path, at: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 0)
+    run(storage, 0, Status.FAILED)
+    put(storage, at, b"{}")
+    for words in (["sweep", "status"], ["leaderboard"]):
+        code, _, err = call(capsys, *words, "--storage", str(tmp_path))
+        assert code == 0 and "1 unreadable file skipped" in err
+        assert r"it holds 'a\nb', whose name cannot be printed" in err
+    found = read_sweep(storage, "study")
+    assert len(found.trials) == 1 and not found.damaged_trials()
+
+
+def test_a_file_in_place_of_the_trials_of_one_sweep_is_named_and_the_others_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 0)
+    run(storage, 0, Status.FAILED)
+    storage.write("sweeps/other/sweep.json", to_json_bytes(study(name="other").plain()))
+    storage.write("sweeps/other/trials", b"")
+    for words in (["sweep", "status"], ["leaderboard"], ["sweep", "status", "other"]):
+        code, _, err = call(capsys, *words, "--storage", str(tmp_path))
+        assert code == 0 and f"{tmp_path}/sweeps/other/trials: it is a file, and no folder" in err

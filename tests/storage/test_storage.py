@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage import Storage, StorageError, open_storage
+from orchestrator.storage import LocalStorage, Storage, StorageError, open_storage
+from tests.support.foreign import LATIN_1, names_of, put
 from trm_data.errors import UserError
 
 HOSTILE = ["a'; echo foo", "per cent %2F + #?&=", "naïve ü 漢", "back\\slash", "-rf", "trailing "]
@@ -137,6 +138,23 @@ class TestContract:
         with pytest.raises(StorageError, match="is not a key"):
             storage.write(key, b"")
 
+    def test_names_that_are_no_keys_are_in_no_listing_and_go_with_the_leftovers(self, storage: Storage) -> None:
+        is_local = isinstance(storage, LocalStorage)
+        storage.write("top/one/a", b"")
+        storage.write("top/b", b"")
+        foreign = ["Icon\r", "new\rline/c", "one/Icon\r", *([LATIN_1] if is_local else ["", "one/", "sent/", "x//y"])]
+        for name in [*foreign, ".hidden"]:
+            put(storage, f"top/{name}")
+        listings = [storage.list(), list(storage.sizes("top")), list(storage.versions("top"))]
+        assert all(sorted(found) == ["top/b", "top/one/a"] for found in listings)
+        assert storage.snapshot("top", ["one/", "b", "new\rline/", "Icon\r"]).names == ["b", "one/a"]
+        assert {*storage.folders("top"), *storage.snapshots("top", ["a"], {})} <= {"one", "sent", "x"}
+        unusable = storage.unusable("top", is_deep=True)
+        assert len(unusable) == 4 and "it holds 'one/Icon\\r', whose name cannot be printed" in unusable
+        assert len(storage.unusable("top")) == (3 if is_local else 2) and not storage.unusable("absent")
+        storage.remove_leftovers("top")
+        assert names_of(storage) == {"top/one/a", "top/b", "top/.hidden"} and not storage.unusable("top", is_deep=True)
+
     def test_it_pickles_and_its_address_opens_it_again(self, storage: Storage) -> None:
         storage.write("before", b"1")  # a client exists by now
         for other in (pickle.loads(pickle.dumps(storage)), open_storage(storage.url)):
@@ -176,6 +194,19 @@ class TestLocal:
         assert storage.is_blocked("top/a") and not storage.is_blocked("value") and not storage.is_blocked("no")
         storage.remove_leftovers("top")
         assert not storage.is_blocked("top/a") and storage.list("top") == ["top/b"] and (other / "file").exists()
+
+    @pytest.mark.parametrize("kind", ["file", "link", "pipe"])
+    def test_what_stands_in_place_of_a_folder_holds_nothing_and_is_named(self, tmp_path: Path, kind: str) -> None:
+        storage, path, other = open_storage(str(tmp_path / "it")), tmp_path / "it" / "a" / "b" / "c", tmp_path / "other"
+        storage.write("a/b/kept", b"")
+        other.mkdir()
+        (other / "x").mkdir()
+        (other / "file").touch()
+        {"file": path.touch, "link": lambda: path.symlink_to(other), "pipe": lambda: os.mkfifo(path)}[kind]()
+        assert storage.folders("a/b/c") == [] and storage.snapshots("a/b/c", ["x"], {}) == {}
+        assert storage.list("a/b/c") == [] and storage.sizes("a/b/c") == {}
+        assert storage.unusable("a/b") == []
+        assert storage.unusable("a/b/c") == [f"it is a {kind}{' or a device' * (kind == 'pipe')}, and no folder"]
 
     def test_a_file_system_without_links_copies(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.cloud.backend import CloudError, Deployment
 from orchestrator.cloud.ssh.connection import Connection, quoted
 from orchestrator.storage import Storage
-from orchestrator.storage.base import checked_key
+from orchestrator.storage.keys import checked_key
 from orchestrator.storage.lease import LOCK, STOP
 
 _NOT_COPIED = (LOCK, STOP)
