@@ -115,20 +115,22 @@ def require_budget_for_one(sweep: Sweep, budget: Budget) -> None:
 
 def shortage(sweep: Sweep, budget: Budget, records: Sequence[TrialRecord]) -> str:
     """Return why the budget covers no further trial: the limit, how much of it is used, and what the cheapest trial
-    needs. An empty string if it covers one.
+    needs, or the rest of one that was interrupted. An empty string if it covers one.
 
     Of a large study, the cells that its plan is estimated from are considered.
     """
     if budget == Budget():
         return ""
     model, tracker = RuntimeModel(records), BudgetTracker(budget, records)
-    settings = [cell for _, cell in sampled_cells(sweep)[0]] if sweep.kind == "study" else [{}]
+    unfinished = [record for record in records if record.attempts and not record.status.is_final]
+    cells = [cell for _, cell in sampled_cells(sweep)[0]] if sweep.kind == "study" else [{}]
+    open_trials = [(record.trial_id, record.config, record.step) for record in unfinished]
+    open_trials += [("", replace_settings(sweep.base, cell), 0) for cell in cells]
     needs = [
-        model.need(config, device, gpus=resources.gpus or 0, cpus=resources.cpus)
-        for config in (replace_settings(sweep.base, cell) for cell in settings)
+        (model.need(config, device, gpus=resources.gpus or 0, cpus=resources.cpus, step=step), trial_id)
+        for trial_id, config, step in open_trials
         for resources in [sweep.resources_of(config)]
         for device in (gpu_types(resources.gpu_type) or KNOWN_TYPES if resources.gpus else [CPU])
     ]
-    unfinished = next((record.trial_id for record in records if record.attempts and not record.status.is_final), "")
-    reasons = [tracker.check(unfinished, need) for need in sorted(needs)]
+    reasons = [tracker.check(trial_id, need) for need, trial_id in sorted(needs)]
     return next(filter(None, reasons), "") if all(reasons) else ""

@@ -78,6 +78,8 @@ class Lease:
             "started_s": time.time(),
         }
         self._begun_s = time.monotonic()
+        self._held_at = _clocks()
+        """When the last request was sent that is known to have renewed the lease."""
         self._version = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -100,7 +102,7 @@ class Lease:
         A storage that is away between the two calls may be so for longer than `LEASE_S`: then another driver has taken
         the lease over, and its version must not be taken for this one's.
         """
-        content = self._content()
+        content, self._held_at = self._content(), _clocks()
         if not self._folder.create(LOCK, content):
             return None
         try:
@@ -123,6 +125,7 @@ class Lease:
                 remedy = f"Remove it with `{unlock_it}`" if self._storage else "Move it away"
                 raise SweepError(f"{what}, not a lock", remedy) from None
             raise SweepError(f"the driver of sweep {self._name!r} is just ending", "Try again in a moment") from None
+        self._held_at = _clocks()
         taken = self._folder.replace_if(LOCK, self._content(), version)
         if taken is None:
             raise SweepError(f"another driver has just taken sweep {self._name!r}", "Try again in a moment")
@@ -148,6 +151,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
+            sent_at = _clocks()
             try:
                 version = self._storage_without_retries.replace_if(LOCK, self._content(), self._version)
                 if version is None:
@@ -160,12 +164,19 @@ class Lease:
             except Exception:
                 logger.exception("a heartbeat of %s failed", self._name)
                 continue
-            self._version = version
+            self._version, self._held_at = version, sent_at
 
     def _restored(self) -> str | None:
-        """Return the version of a lease that takes the place of a deleted one; None if another holder wrote one."""
+        """Return the version of a lease that takes the place of a deleted one.
+
+        None if there may have been another holder since, which has ended: nobody takes a lease over that was renewed
+        less than `LEASE_S` ago.
+        """
         self._was_deleted = True
-        if self._end.is_set() or self._is_orphan() or (version := self._create()) is None:  # it may be given back
+        if self._end.is_set() or self._is_orphan():  # it may be given back
+            return None
+        silent_s = max(now - then for now, then in zip(_clocks(), self._held_at, strict=True))
+        if silent_s > LEASE_S - HEARTBEAT_S or (version := self._create()) is None:
             return None
         logger.warning("the lock of %s was deleted, and is written again", self._name)
         return version
@@ -185,6 +196,12 @@ class Lease:
         holder = _parse(data)
         same = all(holder.get(name) == value for name, value in self._owner.items())
         return version if same else None
+
+
+def _clocks() -> tuple[float, float]:
+    """Return the seconds of two clocks: the monotonic one stands still while the machine is suspended, and the other
+    one may be set."""
+    return time.monotonic(), time.time()
 
 
 def _changes(folder: Storage, version: str) -> bool:

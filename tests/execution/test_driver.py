@@ -25,7 +25,7 @@ from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import AttemptEnd, AttemptStart, Status, StopDecision, TrialRecord
 from orchestrator.records.writer import TrialWriter
 from orchestrator.resources.estimate import MAX_STUDY_CELLS
-from orchestrator.resources.runtime import TrialCost
+from orchestrator.resources.runtime import RuntimeModel, TrialCost
 from orchestrator.resources.usage import Budget, attempt_usage
 from orchestrator.search.planner import Planner
 from orchestrator.storage import LocalStorage, Storage, open_storage
@@ -351,6 +351,20 @@ class TestBudget:
         with pytest.raises(SweepError, match="too small for one trial"):
             run(study(), budget=Budget(wall_hours=1e-12))
         assert storage.list() == []
+
+    def test_the_rest_of_an_interrupted_trial_may_fit_where_no_whole_one_does(self, run: Run, storage: Storage) -> None:
+        sweep = study(resources=on("L40S"))
+        run(sweep, lambda *_: f"interrupt {FULL}", max_concurrent=1)
+        interrupted = max(records(storage), key=lambda record: record.step)
+        costs = RuntimeModel(())
+        whole, rest = (
+            costs.need(interrupted.config, "L40S", gpus=1, cpus=1, step=step).hours for step in (0, interrupted.step)
+        )
+        budget = Budget(wall_hours=(rest + whole) / 2)
+        with pytest.raises(SweepError, match="too small for one trial"):
+            require_budget_for_one(sweep, budget)
+        _, tune, _ = run(sweep, budget=budget)
+        assert tune.order[0][0] == interrupted.trial_id
 
 
 class TestReuse:

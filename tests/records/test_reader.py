@@ -190,7 +190,7 @@ def test_a_damaged_definition_is_named_and_the_other_sweeps_are_read(
     assert stop_reason(storage.sub("sweeps/study")) == ""
     definitions, damaged = load_definitions(storage)
     assert [sweep.name for sweep in definitions] == ["study"] and len(damaged) == 1
-    with pytest.raises(DamagedRecordError, match="sweeps/broken[/ ]"):
+    with pytest.raises(DamagedRecordError, match=r"sweeps/broken[/ ]"):
         load_definition(storage, "broken")
     code, out, err = call(capsys, "sweep", "status", "--storage", storage.url)
     assert code == 0 and "study" in out and "1 unreadable file skipped" in err and "broken/sweep.json" in err

@@ -386,6 +386,27 @@ def test_a_heartbeat_survives_an_unexpected_error(tmp_path: Path, monkeypatch: p
         assert len(beats) >= 3 and not lease.lost.is_set()
 
 
+@pytest.mark.parametrize("clock", ["monotonic", "time"])
+def test_a_holder_that_wakes_after_another_one_has_come_and_gone_has_lost_its_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    """The monotonic clock stands still while a machine is suspended; the other one does not while a server is away."""
+    storage, is_away = open_storage(str(tmp_path)), threading.Event()
+
+    def away(self: LocalStorage, key: str, data: bytes, etag: str) -> str | None:
+        is_away.set()
+        raise StorageError("the server is away")
+
+    with Lease(storage, "s") as lease:
+        with monkeypatch.context() as patched:
+            patched.setattr(LocalStorage, "replace_if", away)
+            assert is_away.wait(60)
+            storage.delete("lock.json")  # the other one took the lease over, and gave it back
+            now = getattr(time, clock)
+            monkeypatch.setattr(f"orchestrator.storage.lease.time.{clock}", lambda: now() + 900.0)
+        assert lease.lost.wait(60) and not storage.exists("lock.json")
+
+
 class TestUnlock:
     def test_the_claim_of_a_dead_holder_is_removed(self, storage: Storage) -> None:
         assert unlock(storage, "s") is None
