@@ -14,7 +14,7 @@ from orchestrator.records import finished_index
 from orchestrator.records.contradictions import contradictions, copied, has_finished, is_of
 from orchestrator.records.finished_index import is_json
 from orchestrator.records.rows import Columns, Rows, parse_rows
-from orchestrator.records.schema import Attempt, Status, StopDecision, TrialHead, TrialRecord, TrialResult
+from orchestrator.records.schema import Attempt, Status, StopDecision, TrialRecord, TrialResult
 from orchestrator.records.segments import attempt_of, current_segments, is_inherited
 from orchestrator.records.stored import NO_FILE, Damaged, DamagedRecordError
 from orchestrator.records.trial_files import TrialFiles

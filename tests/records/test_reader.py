@@ -174,6 +174,10 @@ def test_a_copied_trial_is_named_and_counts_once(storage: Storage, name: str, is
         finished_index.update(folder)
     state = status("study", storage)
     assert state.progress.done == 3 and "1 unreadable file" in str(state)
+    for key in folder.list(f"trials/{trial.trial_id}") if is_stated else ():
+        folder.delete(key)
+    is_counted = name in [record.trial_id for record in read_sweep(storage, "study").trials]
+    assert not is_counted, "without its original, a copy is a folder that was renamed"
 
 
 def test_of_copies_whose_original_is_not_known_one_counts(storage: Storage) -> None:
