@@ -118,7 +118,7 @@ def write(folder: Path, trials: int, rows: int) -> None:
             for i in range(1, rows + 1)
         ]
         files = {
-            "trial.json": new_head(trial.stage, trial.family, trial.config, facts).encode(),
+            "trial.json": new_head(trial.stage, trial.family, trial.config, facts, trial_id=trial.trial_id).encode(),
             "attempts/001/start.json": start.encode(),
             "attempts/001/rows-000001.jsonl": dump_rows(curve),
             "attempts/001/end.json": end.encode(),

@@ -68,7 +68,8 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
     if folder.exists("result.json"):  # of an earlier reproduction
         for key in folder.list():
             folder.delete(key)
-    write_head(folder, config, new_head(record.stage, record.family, config, record.dataset))
+    head = new_head(record.stage, record.family, config, record.dataset, trial_id=record.trial_id)
+    write_head(folder, config, head)
     job = Job(storage.url, sweep, record.trial_id, config.plain(), dataset.path.name)
     report = run_job(job, config.train.max_steps, events)
     if report.status == Status.INTERRUPTED:

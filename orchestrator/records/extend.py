@@ -168,7 +168,7 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
         folder.write(f"history/{number:03d}.json", to_json_bytes({**sweep.plain(), "replaced_s": time.time()}))
         for trial, shorter in _longer_searches(wider, read_trials(storage, name)):
             origin = Origin(kind="continued", trial_id=shorter.trial_id)
-            head = new_head(trial.stage, trial.family, trial.config, shorter.dataset, origin)
+            head = new_head(trial.stage, trial.family, trial.config, shorter.dataset, origin, trial.trial_id)
             trial_folder(storage, name, trial.trial_id).create("trial.json", head.encode())
         folder.write("sweep.json", to_json_bytes(wider.plain()))
     return wider

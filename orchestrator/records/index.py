@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import SweepError, command_line
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.schema import DEFINITION, DatasetInfo, Origin, Stage, TrialHead, TrialRecord
-from orchestrator.records.stored import Damaged, DamagedRecordError, UnusableRecordError, read_json
+from orchestrator.records.stored import NO_FILE, Damaged, DamagedRecordError, UnusableRecordError, read_json
 from orchestrator.records.unfinished import marked, require_finished
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from trm_data import Dataset
 
 _ADDRESS = "address.json"
-_NO_FILE = "it is a folder, a link or a pipe, and no file"
 LAST, BEST = "last", "best"
 """What may stand in place of a trial's id: the trial that was started last, and the one with the best score."""
 SINGLE_RUNS = "train"
@@ -105,7 +104,7 @@ def read_definition(storage: Storage, name: str) -> Sweep | None:
         return sweep
     except KeyError:
         if folder.is_blocked(DEFINITION):
-            raise DamagedRecordError(f"{folder.url}/{DEFINITION}", _NO_FILE) from None
+            raise DamagedRecordError(f"{folder.url}/{DEFINITION}", NO_FILE) from None
         return None
     except ConfigError as error:
         raise DamagedRecordError(f"{folder.url}/{DEFINITION}", error.what) from None
@@ -144,7 +143,7 @@ def list_sweeps(storage: Storage) -> tuple[list[str], list[Damaged]]:
         if storage.exists(f"sweeps/{name}/{DEFINITION}"):
             names.append(name)
         elif storage.is_blocked(f"sweeps/{name}/{DEFINITION}"):
-            damaged.append(Damaged(f"{storage.url}/sweeps/{name}/{DEFINITION}", _NO_FILE))
+            damaged.append(Damaged(f"{storage.url}/sweeps/{name}/{DEFINITION}", NO_FILE))
     return names, damaged
 
 
@@ -231,15 +230,21 @@ def match_id(trial_ids: Iterable[str], start: str, where: str) -> str:
 def head_of(trial: PlannedTrial, dataset: Dataset, origin: Origin | None = None) -> TrialHead:
     """Return the content of `trial.json`."""
     facts = DatasetInfo.parse({**dataset.describe(), "name": dataset.path.name})
-    return new_head(trial.stage, trial.family, trial.config, facts, origin)
+    return new_head(trial.stage, trial.family, trial.config, facts, origin, trial.trial_id)
 
 
 def new_head(
-    stage: Stage, family: str, config: TrialConfig, dataset: DatasetInfo, origin: Origin | None = None
+    stage: Stage,
+    family: str,
+    config: TrialConfig,
+    dataset: DatasetInfo,
+    origin: Origin | None = None,
+    trial_id: str | None = None,
 ) -> TrialHead:
     """Return the content of `trial.json` for a dataset that a record describes."""
     head = TrialHead(stage=stage, family=family, config=config.plain(), dataset=dataset)
-    return head if origin is None else head.model_copy(update={"origin": origin})
+    optional = {"origin": origin, "trial_id": trial_id}
+    return head.model_copy(update={name: value for name, value in optional.items() if value is not None})
 
 
 def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> dict[str, str]:

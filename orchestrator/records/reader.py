@@ -8,32 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from orchestrator.records import finished_index
+from orchestrator.records.contradictions import contradictions, copied, has_finished, is_of
 from orchestrator.records.finished_index import is_json
 from orchestrator.records.rows import Columns, Rows, parse_rows
-from orchestrator.records.schema import (
-    Attempt,
-    AttemptEnd,
-    AttemptStart,
-    DatasetInfo,
-    GitState,
-    RecordPart,
-    Retry,
-    Status,
-    StopDecision,
-    TrialHead,
-    TrialRecord,
-    TrialResult,
-)
-from orchestrator.records.sections import SharedValue, parse_config, parse_section
+from orchestrator.records.schema import Attempt, Status, StopDecision, TrialRecord, TrialResult
 from orchestrator.records.segments import attempt_of, current_segments, is_inherited
-from orchestrator.records.stored import Damaged, DamagedRecordError, Part, parse_json, parse_part
+from orchestrator.records.stored import NO_FILE, Damaged, DamagedRecordError
+from orchestrator.records.trial_files import TrialFiles
 from orchestrator.storage import Storage
 from orchestrator.storage.base import Snapshot
-from trm_data.errors import ConfigError
-from trm_model.config import TrialConfig
 
 logger = logging.getLogger(__name__)
 
@@ -151,11 +137,15 @@ class SweepReader:
                 self._fold(trial_id, now, contents)
         self.version += bool(changed or self._known.keys() != listed.keys())
         self._known = {trial_id: self._known[trial_id] for trial_id in listed}
+        self._records = {trial_id: self._records[trial_id] for trial_id in listed if trial_id in self._records}
+        for trial_id, other in copied(self._records.values() if changed else ()).items():
+            copy = Damaged(f"{self._folder.url}/trials/{trial_id}/trial.json", is_of(other))
+            self._known[trial_id].damaged.append(copy)
+            del self._records[trial_id]
         damaged = [*self._unusable]
         for trial_id, known in self._known.items():
             known.snapshot = listed[trial_id]
             damaged += known.damaged
-        self._records = {trial_id: self._records[trial_id] for trial_id in listed if trial_id in self._records}
         return SweepRecords(list(self._records.values()), damaged)
 
     def _read_files(self, changed: Mapping[str, Snapshot]) -> dict[str, dict[str, Any]]:
@@ -170,82 +160,12 @@ class SweepReader:
     def _fold(self, trial_id: str, snapshot: Snapshot, contents: Mapping[str, Any]) -> None:
         before = self._known.get(trial_id)
         known = self._known[trial_id] = _Known(snapshot, segments=before.segments if before else {})
-        files = _Files(f"{self._folder.url}/trials/{trial_id}", contents)
+        files = TrialFiles(f"{self._folder.url}/trials/{trial_id}", contents)
         try:
             self._records[trial_id] = _record(self._sweep, trial_id, files, _Loader(self._folder, trial_id, known))
         except DamagedRecordError as error:
             known.damaged.append(Damaged(error.file, error.reason))
             self._records.pop(trial_id, None)
-
-
-SHARED: dict[type[RecordPart], tuple[str, type[RecordPart]]] = {
-    TrialHead: ("dataset", DatasetInfo),
-    AttemptStart: ("git", GitState),
-}
-"""The field of a part that is the same in many trials, and what it holds."""
-
-
-@dataclass(slots=True)
-class _Files:
-    """Hold the JSON files of a trial, as bytes or parsed."""
-
-    folder: str
-    contents: Mapping[str, Any]
-
-    def values(self, name: str) -> dict[str, Any] | None:
-        value = self.contents.get(name)
-        return parse_json(value, f"{self.folder}/{name}") if isinstance(value, bytes) else value
-
-    def part(self, name: str, kind: type[Part]) -> Part | None:
-        values = self.values(name)
-        return None if values is None else self.parsed(values, kind, name)
-
-    def parsed(self, values: dict[str, Any], kind: type[Part], name: str) -> Part:
-        file = f"{self.folder}/{name}"
-        if kind in SHARED:
-            key, shared = SHARED[kind]
-            section = values.get(key)
-            if isinstance(section, dict):
-                try:
-                    values = {**values, key: parse_section(shared, section, key)}
-                except ConfigError as error:
-                    raise DamagedRecordError(file, error.what) from None
-        return parse_part(values, kind, file)
-
-    def head(self) -> tuple[TrialHead, TrialConfig]:
-        values, file = self.values("trial.json"), f"{self.folder}/trial.json"
-        if values is None:
-            raise DamagedRecordError(file, "it has just been deleted")
-        config = values.get("config")
-        if not isinstance(config, dict):
-            raise DamagedRecordError(file, "config: no JSON object")
-        head = self._head({**values, "config": {}})  # a configuration has sections that are parsed once
-        try:
-            return head, parse_config(config, file)
-        except ConfigError as error:
-            raise DamagedRecordError(file, error.what) from None
-
-    def _head(self, values: dict[str, Any]) -> TrialHead:
-        dataset, stage, family = values.get("dataset"), values.get("stage"), values.get("family")
-        if not isinstance(dataset, SharedValue) or "origin" in values:
-            return self.parsed(values, TrialHead, "trial.json")
-        known, key = dataset.parsed, (str(stage), str(family))  # few in a sweep
-        if key not in known:
-            known[key] = self.parsed(values, TrialHead, "trial.json")
-        return cast(TrialHead, known[key])
-
-    def attempts(self) -> list[Attempt]:
-        numbers = [name.split("/")[1] for name in self.contents if name.endswith("/start.json")]
-        found = []
-        for number in sorted((n for n in numbers if n.isdecimal()), key=int):
-            start = self.part(f"attempts/{number}/start.json", AttemptStart)
-            if start is not None:
-                found.append(Attempt(int(number), start, self.part(f"attempts/{number}/end.json", AttemptEnd)))
-        return found
-
-    def retries(self) -> list[Retry]:
-        names = [name for name in self.contents if name.startswith("retries/")]
-        return [retry for name in sorted(names) if (retry := self.part(name, Retry)) is not None]
 
 
 @dataclass(slots=True)
@@ -289,6 +209,17 @@ class _Loader:
             return int(max(steps)) if len(steps) else None
         return None
 
+    def result(self, files: TrialFiles) -> TrialResult | None:
+        """Return the result as it is stored now.
+
+        Raises:
+            DamagedRecordError: something else than a file is in its place.
+        """
+        folder, name = self.sweep.sub(f"trials/{self.trial_id}"), "result.json"
+        if folder.is_blocked(name):
+            raise DamagedRecordError(f"{folder.url}/{name}", NO_FILE)
+        return TrialFiles(files.folder, folder.read_many([name])).part(name, TrialResult)
+
     def _segments(self, attempts: Sequence[int]) -> Mapping[str, Columns]:
         """Return the segments of attempts by name. Each is read once."""
         folder = self.sweep.sub(f"trials/{self.trial_id}")
@@ -315,9 +246,12 @@ class _Loader:
         return columns
 
 
-def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialRecord:
-    head, config = files.head()
+def _record(sweep: str, trial_id: str, files: TrialFiles, loader: _Loader) -> TrialRecord:
+    head, config = files.head(trial_id)
     attempts, result, retries = files.attempts(), files.part("result.json", TrialResult), files.retries()
+    if result is None and has_finished(attempts):  # a result is older than the end, but may be newer than the listing
+        result = loader.result(files)
+    loader.known.damaged += contradictions(files.folder, attempts, result)
     stopped = files.part("stopped.json", StopDecision)
     if any(retry.was is Status.STOPPED for retry in retries):
         stopped = None
@@ -381,4 +315,5 @@ def _status(
     end = attempts[-1].end
     if end is None:
         return Status.RUNNING
-    return Status.INTERRUPTED if attempts[-1].number <= forgiven else end.status
+    is_open = attempts[-1].number <= forgiven or end.status is Status.FINISHED  # its result is lost
+    return Status.INTERRUPTED if is_open else end.status

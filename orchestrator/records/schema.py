@@ -48,12 +48,14 @@ GPU_ENERGY = "gpu_energy_joules"
 
 Timestamp = Annotated[float, Field(ge=0, le=LAST_TIME_S)]
 """Seconds since the epoch; NaN and infinity are refused as well."""
-Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Duration = Annotated[float, Field(ge=0, le=LAST_TIME_S)]
 """Seconds."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A number of steps or items."""
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e30)]
 """An amount of work or energy."""
+Devices = Annotated[float, Field(ge=0, le=1e6)]
+"""A number of CPUs or GPUs; a share of one below 1."""
 _SHARES = ("accuracy", "pass")
 """How the names of metrics end that are shares, before the `@` of their k or rate."""
 Stage = Literal["explore", "confirm", "study"]
@@ -128,18 +130,17 @@ class AttemptStart(RecordPart):
     pid: int | None = None
     device: str | None = None
     processor: str | None = None
-    cpu_count: float | None = None
+    cpu_count: Devices | None = None
     gpu_type: str | None = None
     gpu_name: str | None = None
-    gpu_count: float | None = None
-    """Share of a GPU below 1."""
+    gpu_count: Devices | None = None
     gpu_ids: tuple[int | str, ...] = ()
-    gpu_memory_bytes: int | None = None
-    memory_share: float | None = None
+    gpu_memory_bytes: Count | None = None
+    memory_share: Amount | None = None
     market: str | None = None
     """`spot`, `on-demand`, or nothing where the node has no label."""
-    num_threads: int | None = None
-    processes: int | None = None
+    num_threads: Count | None = None
+    processes: Count | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     git: GitState = GitState()
 
@@ -156,8 +157,8 @@ class AttemptEnd(RecordPart):
     """Seconds of training in the trial so far, without evaluation."""
     reason: str = ""
     traceback: str = ""
-    peak_bytes: int | None = None
-    gpu_peak_bytes: int | None = None
+    peak_bytes: Count | None = None
+    gpu_peak_bytes: Count | None = None
 
 
 class TrialResult(RecordPart):
@@ -256,6 +257,8 @@ class TrialHead(RecordPart):
     config: dict[str, Any]
     dataset: DatasetInfo
     origin: Origin | None = None
+    trial_id: str | None = None
+    """Whose record it is: a copied folder states the trial that it is a copy of. Older records have none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ class Damaged(NamedTuple):
         return f"{self.file}: {self.reason}"
 
 
+NO_FILE = "it is a folder, a link or a pipe, and no file"
 _REMEDY = "Restore it from a copy, or use the version that wrote it"
 
 

@@ -126,7 +126,7 @@ def _is_program(word: str) -> bool:
 def _shown_program(command: Sequence[str]) -> str:
     """Return the beginning of a word that names no program: it may be an address without its scheme."""
     word = command[0] if command else ""
-    shown = re.match(r"[\w.+-]*(://)?", word)
+    shown = re.match(r"[\w.+-]{0,60}(://)?", word)
     return word if shown is None or shown[0] == word else f"{shown[0]}..."
 
 

@@ -26,7 +26,7 @@ from orchestrator.records import finished_index
 from orchestrator.records.failures import ExitCode
 from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.records.progress import SweepProgress, sweep_progress
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.schema import Row, Status
 from orchestrator.records.stored import Damaged
 from orchestrator.records.writer import TrialWriter
@@ -390,6 +390,19 @@ class TestDamagedRecords:
         storage.delete_many(list(storage.list(f"sweeps/study/trials/{trial_id}")))
         outcome, tune = run(storage, study(seeds=1))
         assert outcome.status is SweepStatus.COMPLETE and [one for one, _ in tune.order] == [trial_id]
+
+    def test_a_finished_trial_whose_result_is_lost_is_scored_again(self, storage: Storage) -> None:
+        _, first = run(storage, study(seeds=1))
+        trial_id = first.order[0][0]
+        storage.delete(f"sweeps/study/trials/{trial_id}/result.json")
+        outcome, tune = run(storage, study(seeds=1))
+        assert outcome.status is SweepStatus.COMPLETE and [one for one, _ in tune.order] == [trial_id]
+        assert read_trial(storage, "study", trial_id).result is not None
+
+    def test_a_record_states_its_trial_so_that_a_copy_is_known(self, storage: Storage) -> None:
+        _, tune = run(storage, study(seeds=1))
+        for trial_id, _ in tune.order:
+            assert json.loads(storage.read(f"sweeps/study/trials/{trial_id}/trial.json"))["trial_id"] == trial_id
 
     @pytest.mark.parametrize("sweep", [study(seeds=1), search()], ids=["study", "search"])
     def test_record_that_is_damaged_while_the_sweep_runs_stops_no_other_trial(

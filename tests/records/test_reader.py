@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -34,6 +35,7 @@ from tests.support.commands import call
 from tests.support.foreign import put
 from tests.support.sweeps import fingerprint, search, study
 
+FINGERPRINT = fingerprint(study().base.data.request())
 TRIALS = sorted(study_trials(study(), fingerprint), key=lambda trial: trial.trial_id)
 
 
@@ -92,6 +94,20 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
     "retry of nothing": ("retries/001.json", b"{}"),
     "head that exceeds the parser": ("trial.json", b"[" * 100_000),
     "start at no time": ("attempts/001/start.json", b'{"from_step": 0, "started_s": NaN}'),
+    "start with more GPUs than there are": (
+        "attempts/001/start.json",
+        b'{"from_step": 0, "started_s": 1, "gpu_count": 1e300}',
+    ),
+    "start with fewer than no GPUs": ("attempts/001/start.json", b'{"from_step": 0, "started_s": 1, "gpu_count": -1}'),
+    "start on infinite CPUs": ("attempts/001/start.json", b'{"from_step": 0, "started_s": 1, "cpu_count": Infinity}'),
+    "end after training beyond the calendar": (
+        "attempts/001/end.json",
+        b'{"status": "finished", "step": 8, "ended_s": 1, "elapsed_s": 1e300}',
+    ),
+    "result of more energy than there is": (
+        "result.json",
+        b'{"split": "test", "items": 3, "metrics": {}, "energy_j": 1e300}',
+    ),
     "end beyond the calendar": ("attempts/001/end.json", b'{"status": "finished", "step": 8, "ended_s": 1e308}'),
     "end after infinite training": (
         "attempts/001/end.json",
@@ -131,6 +147,100 @@ def test_a_damaged_or_newer_record_is_skipped_and_named(storage: Storage, name: 
     with pytest.raises(DamagedRecordError, match=name) as caught:
         read_trial(storage, "study", bad)
     assert "\n" not in str(caught.value) and "delete" not in str(caught.value), "a newer version can read it"
+
+
+def copy_trial(folder: Storage, of: str, name: str, **changes: Any) -> None:
+    """Change the head of a trial, and copy its folder."""
+    head = json.loads(folder.read(f"trials/{of}/trial.json"))
+    folder.write(f"trials/{of}/trial.json", to_json_bytes({**head, **changes}))
+    for key in folder.list(f"trials/{of}"):
+        folder.write(key.replace(of, name), folder.read(key))
+
+
+@pytest.mark.parametrize("name", ["0" * 12, "f" * 12, "copy of it"])
+@pytest.mark.parametrize("is_stated", [True, False])
+def test_a_copied_trial_is_named_and_counts_once(storage: Storage, name: str, is_stated: bool) -> None:
+    folder, trial = sweep_of(storage, 3), TRIALS[1]
+    before = read_sweep(storage, "study")
+    reader = SweepReader(storage, "study")
+    reader.read()
+    changes: dict[str, Any] = {"trial_id": trial.trial_id} if is_stated else {}
+    copy_trial(folder, trial.trial_id, name, dataset={"benchmark": "sudoku-4x4", "fingerprint": FINGERPRINT}, **changes)
+    for _ in range(2):  # without the index, and with it
+        found = read_sweep(storage, "study")
+        assert [record.trial_id for record in found.trials] == [record.trial_id for record in before.trials]
+        assert [each.file for each in found.damaged] == [f"{folder.url}/trials/{name}/trial.json"]
+        assert trial.trial_id in found.damaged[0].reason and reader.read() == found
+        finished_index.update(folder)
+    state = status("study", storage)
+    assert state.progress.done == 3 and "1 unreadable file" in str(state)
+    for key in folder.list(f"trials/{trial.trial_id}") if is_stated else ():
+        folder.delete(key)
+    is_counted = name in [record.trial_id for record in read_sweep(storage, "study").trials]
+    assert not is_counted, "without its original, a copy is a folder that was renamed"
+
+
+def test_of_copies_whose_original_is_not_known_one_counts(storage: Storage) -> None:
+    folder = sweep_of(storage, 3)
+    copy_trial(folder, TRIALS[1].trial_id, "f" * 12, family="by an older version")
+    found = read_sweep(storage, "study")
+    assert [record.trial_id for record in found.trials] == [trial.trial_id for trial in TRIALS[:3]]
+    assert [each.file for each in found.damaged] == [f"{folder.url}/trials/{'f' * 12}/trial.json"]
+
+
+def test_a_finished_trial_whose_result_is_lost_is_named_and_open(storage: Storage) -> None:
+    folder, trial_id = sweep_of(storage, 3), TRIALS[1].trial_id
+    finished_index.update(folder)
+    folder.delete(f"trials/{trial_id}/result.json")
+    for _ in range(2):
+        found = read_sweep(storage, "study")
+        assert [record.status for record in found.trials] == [Status.FINISHED, Status.INTERRUPTED, Status.FINISHED]
+        assert [each.file for each in found.damaged] == [f"{folder.url}/trials/{trial_id}/result.json"]
+        finished_index.update(folder)
+    again = TrialWriter(storage, "study", trial_id)
+    again.start(AttemptStart(from_step=8, started_s=300.0))
+    again.finish(TrialResult(split="test", items=8, metrics={"exact_accuracy": 0.5}), {})
+    again.end(AttemptEnd(status=Status.FINISHED, step=8, ended_s=310.0))
+    found = read_sweep(storage, "study")
+    assert {record.status for record in found.trials} == {Status.FINISHED} and found.damaged == []
+
+
+def test_a_result_that_is_newer_than_the_listing_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(str(tmp_path))
+    folder, trial_id = sweep_of(storage, 1), TRIALS[0].trial_id
+    key, real = f"trials/{trial_id}/result.json", LocalStorage.snapshot
+
+    def listed_before(self: LocalStorage, *arguments: Any) -> Any:
+        data = folder.read(key)
+        folder.delete(key)
+        found = real(self, *arguments)
+        folder.write(key, data)
+        return found
+
+    monkeypatch.setattr(LocalStorage, "snapshot", listed_before)
+    assert read_trial(storage, "study", trial_id).status is Status.FINISHED
+
+
+def test_a_folder_in_place_of_a_result_is_damage_that_no_attempt_can_mend(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    folder, trial_id = sweep_of(storage, 2), TRIALS[0].trial_id
+    folder.delete(f"trials/{trial_id}/result.json")
+    (tmp_path / f"sweeps/study/trials/{trial_id}/result.json").mkdir()
+    found = read_sweep(storage, "study")
+    assert [record.trial_id for record in found.trials] == [TRIALS[1].trial_id]
+    assert found.damaged_trials()[trial_id].file == f"{folder.url}/trials/{trial_id}/result.json"
+
+
+def test_a_result_that_does_not_fit_how_its_trial_ended_counts_and_is_named(storage: Storage) -> None:
+    folder, (diverged, lost) = sweep_of(storage, 2), (trial.trial_id for trial in TRIALS[:2])
+    end = AttemptEnd(status=Status.DIVERGED, step=8, ended_s=200.0)
+    folder.write(f"trials/{diverged}/attempts/001/end.json", end.encode())
+    folder.delete_many(folder.list(f"trials/{lost}/attempts"))
+    found = read_sweep(storage, "study")
+    assert [record.status for record in found.trials] == [Status.FINISHED] * 2
+    files = [f"{diverged}/attempts/001/end.json", f"{lost}/result.json"]
+    assert [each.file for each in found.damaged] == [f"{folder.url}/trials/{file}" for file in files]
+    assert "diverged" in found.damaged[0].reason
 
 
 def test_metrics_of_weights_that_diverged_are_read_as_what_they_are(storage: Storage) -> None:

@@ -124,12 +124,13 @@ class TestSending:
             ("no-such-program --x", "no such program"),
             ("'open", "Close the quotation"),
             ("", "no such program"),
+            ("x" * 3_000, "no such program"),
         ],
     )
     def test_target_that_is_none(self, text: str, hint: str) -> None:
         with pytest.raises(NotifyError, match=hint) as caught:
             parse_targets([text])
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
 
 
 class TestSecrets:
