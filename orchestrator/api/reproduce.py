@@ -49,7 +49,7 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
     """
     record = find_trial(storage, address)
     if record.result is None:
-        raise SweepError(f"trial {record.trial_id} is {record.status}", "Only a finished trial can be reproduced")
+        raise SweepError(f"trial {record.trial_id} is {record.status.words}", "Only a finished trial can be reproduced")
     config = record.last_config
     sources_in(config.plain())  # before anything is written
     if config.train.start_from is not None:
@@ -76,7 +76,7 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
         return Reproduction(record, None, None)
     again = read_trial(storage, sweep, record.trial_id)
     if again.result is None:
-        raise SweepError(f"the trial {again.status} this time: {again.reason}")
+        raise SweepError(f"the trial is {again.status.words} this time: {again.reason}")
     return Reproduction(record, again, compare_results(record.result, again.result))
 
 

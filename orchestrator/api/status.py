@@ -11,7 +11,7 @@ from orchestrator.records.index import load_definition, sweep_folder, sweep_name
 from orchestrator.records.progress import SweepProgress, format_counts, sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
-from orchestrator.records.state import SUPERSEDED, counted, described, standing
+from orchestrator.records.state import SUPERSEDED, counted, shown, standing
 from orchestrator.records.stored import Damaged
 from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.lease import driver_of
@@ -38,7 +38,7 @@ class SweepState:
         header = ("trial", "stage", "configuration", "seed", "status", "step", name.replace("_", " "))
         rows = [
             (record.trial_id, record.stage, record.family, str(record.config.seed),
-             SUPERSEDED if record.is_superseded else described(record),
+             SUPERSEDED if record.is_superseded else shown(record),
              f"{record.step}/{record.config.train.max_steps}",
              percent(record.result.metrics.get(name) if record.result else None))
             for record in self.trials

@@ -61,7 +61,7 @@ class TrainOutcome(NamedTuple):
 
     def __str__(self) -> str:
         result = self.record.result
-        lines = [f"{self.status} at step {self.step}" + (f": {self.reason}" if self.reason else "")]
+        lines = [f"{self.status.words} at step {self.step}" + (f": {self.reason}" if self.reason else "")]
         if result is not None:
             scores = (f"{name.replace('_', ' ')} {percent(result.metrics.get(name))}" for name in _SHOWN)
             lines.append(f"{', '.join(scores)} of {result.items} {result.split} puzzles")

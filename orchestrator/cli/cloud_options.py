@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import FileArgument, GpuOption, JsonOption, MaxStepsOption, StorageOption
+from orchestrator.cli.options import ABOVE_0, FileArgument, GpuOption, JsonOption, MaxStepsOption, StorageOption
 from orchestrator.cli.run_options import ConcurrentOption
 from orchestrator.errors import SweepError
 
@@ -45,14 +45,16 @@ UsdPerHourOption = Annotated[
     float | None, typer.Option("--usd-per-hour", min=0, help="What you pay for a machine for an hour.")
 ]
 CloudUsdOption = Annotated[
-    float | None, typer.Option("--max-usd", min=0, help="Dollars of machine hours after which the timer ends all.")
+    float | None,
+    typer.Option("--max-usd", metavar=ABOVE_0, help="Dollars of machine hours after which the timer ends all."),
 ]
 NoLimitOption = Annotated[bool, typer.Option("--no-limit", help="Launch without --max-usd.")]
 CloudHoursOption = Annotated[
-    float | None, typer.Option("--max-hours", min=0, help="Hours after which the timer ends all.")
+    float | None, typer.Option("--max-hours", metavar=ABOVE_0, help="Hours after which the timer ends all.")
 ]
 IdleOption = Annotated[
-    float | None, typer.Option("--idle-minutes", min=0, help="Minutes without a driver after which it ends all; 15.")
+    float | None,
+    typer.Option("--idle-minutes", metavar=ABOVE_0, help="Minutes without a driver after which it ends all; 15."),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Launch without the question.")]
 PythonOption = Annotated[

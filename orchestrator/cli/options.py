@@ -78,6 +78,8 @@ TrustOption = Annotated[
         help="Run the code of this file where a stored setting or dataset names its content (repeatable).",
     ),
 ]
+ABOVE_0 = "<float> [x>0]"
+"""Shown in place of a range: typer's bounds are inclusive. The command checks the value."""
 CpusOption = Annotated[float | None, typer.Option("--cpus", min=0.1, help="CPU cores of every trial.")]
 
 

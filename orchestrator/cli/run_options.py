@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.options import ABOVE_0
 from trm_data.settings import strict_json
 
 if TYPE_CHECKING:
@@ -65,11 +66,11 @@ RetriesOption = Annotated[
     int, typer.Option("--retries", min=0, help="Number of retries of a trial that failed by itself.")
 ]
 MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=1, help="Budget: maximum number of trials.")]
-MaxGpuHoursOption = Annotated[float | None, typer.Option("--max-gpu-hours", min=0, help="Budget: GPU-hours.")]
+MaxGpuHoursOption = Annotated[float | None, typer.Option("--max-gpu-hours", metavar=ABOVE_0, help="Budget: GPU-hours.")]
 MaxUsdOption = Annotated[
-    float | None, typer.Option("--max-usd", min=0, help="Budget: dollars, by the catalogue's prices.")
+    float | None, typer.Option("--max-usd", metavar=ABOVE_0, help="Budget: dollars, by the catalogue's prices.")
 ]
-MaxHoursOption = Annotated[float | None, typer.Option("--max-hours", min=0, help="Budget: hours from now.")]
+MaxHoursOption = Annotated[float | None, typer.Option("--max-hours", metavar=ABOVE_0, help="Budget: hours from now.")]
 
 
 def budget(trials: int | None, gpu_hours: float | None, usd: float | None, hours: float | None) -> Budget:

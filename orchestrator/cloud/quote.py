@@ -13,7 +13,7 @@ from orchestrator.cloud.backend import Limits, Offer
 from orchestrator.records.index import find_definition
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
-from orchestrator.resources.devices import THIS_MACHINE
+from orchestrator.resources.devices import CLUSTER
 from orchestrator.resources.estimate import Estimate, estimate
 from orchestrator.resources.gpu_choice import decide_gpus
 from orchestrator.resources.nodes import Node
@@ -137,7 +137,7 @@ def _unknown(plan: Estimate, offers: Sequence[Offer]) -> list[str]:
         found.append("a machine without a GPU is priced by --usd-per-hour, not by --usd-per-gpu-hour")
     if plan.slots and plan.wall_s is None:
         found.append("time: unknown before the first trial on these devices")
-    if THIS_MACHINE in plan.slots:
+    if CLUSTER in plan.slots:
         found.append("time on CPUs: estimated as on this machine")
     elif any(offer.num_cpus is None for offer in offers):
         found.append(f"CPU cores: unknown, {ASSUMED_CPUS:g} for each GPU assumed")

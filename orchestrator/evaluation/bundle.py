@@ -115,7 +115,8 @@ def _selected(storage: Storage, sweep: str, trial: str | None) -> list[TrialReco
     if trial is not None:
         record = find_trial(storage, f"{sweep}/{trial}")
         if record.result is None:
-            raise SweepError(f"trial {record.trial_id} is {record.status}", "Only a finished trial can be bundled")
+            what = f"trial {record.trial_id} is {record.status.words}"
+            raise SweepError(what, "Only a finished trial can be bundled")
         return [record]
     if sweep != SINGLE_RUNS:
         load_definition(storage, sweep)

@@ -156,7 +156,7 @@ class SweepOutcome:
         header = ("stage", "configuration", "seed", "status", "step", self.snapshot.metric.replace("_", " "))
         best_first = sorted(self.snapshot.trials, key=lambda trial: (trial.stage, -(trial.value or 0.0)))
         rows = [
-            (trial.stage, trial.family, str(trial.seed), str(trial.status), f"{trial.step}/{trial.max_steps}",
+            (trial.stage, trial.family, str(trial.seed), trial.status.words, f"{trial.step}/{trial.max_steps}",
              percent(trial.value))
             for trial in best_first
         ]  # fmt: skip

@@ -250,7 +250,7 @@ def _named(known: Mapping[str, TrialRecord], sweep: Sweep, text: str) -> TrialRe
         record = known[match_id(known, word, f"sweep {sweep.name!r}")]
     if not (record.status.is_failure or record.status is Status.STOPPED):
         raise SweepError(
-            f"trial {record.trial_id} is {record.status}",
+            f"trial {record.trial_id} is {record.status.words}",
             "Only trials that failed, diverged, ran out of memory or were stopped early can run again",
         )
     return record

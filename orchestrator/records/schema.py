@@ -74,6 +74,11 @@ class Status(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
 
     @property
+    def words(self) -> str:
+        """Return the status as people read it."""
+        return self.replace("_", " ")
+
+    @property
     def is_final(self) -> bool:
         """Return whether the trial is over."""
         return self.is_failure or self in (Status.STOPPED, Status.FINISHED)

@@ -91,6 +91,11 @@ def described(record: TrialRecord) -> str:
     return str(record.status)
 
 
+def shown(record: TrialRecord) -> str:
+    """Return `described` as people read it."""
+    return described(record).replace("_", " ")
+
+
 def counted(records: Iterable[TrialRecord]) -> dict[str, int]:
     """Count trials that `standing` has returned by what they are called, without those that were superseded."""
     found = Counter(described(record) for record in records if not record.is_superseded)

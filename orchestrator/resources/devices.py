@@ -11,7 +11,7 @@ import psutil
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
-from orchestrator.resources.gpu_choice import all_resources
+from orchestrator.resources.gpu_choice import GpuChoice, all_resources
 from orchestrator.resources.memory import measured_overhead_bytes
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types, gpus_of, memory_bytes, misspelled_gpus
@@ -19,14 +19,19 @@ from orchestrator.resources.pricing import Pricing
 from orchestrator.resources.runtime import CPU, RuntimeFit, RuntimeModel
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Resources, Sweep
+from orchestrator.sweep.settings import label
+from orchestrator.sweep.text import MOST_ROWS, plural
 from trm_data.settings import Settings
+from trm_model.config import TrialConfig
 
 THIS_MACHINE = "this machine"
+CLUSTER = "the cluster"
+"""Names of the device of trials without a GPU."""
 DEVICE = "runtime.device"
 
 
 class Device(Settings):
-    """Describe this machine or a GPU type."""
+    """Describe the CPUs of this machine or of a cluster, or a GPU type."""
 
     name: str
     speed: RuntimeFit | None
@@ -43,7 +48,7 @@ class Device(Settings):
     @property
     def kind(self) -> str:
         """Return the type of the device as torch names it."""
-        return "cpu" if self.name == THIS_MACHINE else "cuda"
+        return "cuda" if self.gpus else "cpu"
 
 
 def require_local_cpus(sweep: Sweep) -> None:
@@ -54,45 +59,71 @@ def require_local_cpus(sweep: Sweep) -> None:
         SweepError: names the requested and the available cores, and the remedy.
     """
     cores = os.cpu_count() or 1
-    for resources in all_resources(sweep):
+    for resources, trial, remedy in _demands(sweep, "Ask for less with --cpus", "--cpus"):
         if not resources.gpus and resources.cpus > cores:
-            raise SweepError(
-                f"a trial needs {resources.cpus:g} CPUs, and this machine has {cores}",
-                "Ask for less with --cpus, or name a cluster with --address",
-            )
+            raise SweepError(f"{trial} needs {resources.cpus:g} CPUs, and this machine has {cores}", remedy)
 
 
-def require_local_gpus(sweep: Sweep, label: str | None) -> None:
+def _demands(sweep: Sweep, remedy: str, option: str) -> Iterator[tuple[Resources, str, str]]:
+    """Yield the resources that trials may have, each with the words for such a trial, and what to do if they lack.
+
+    Args:
+        remedy: for the sweep's own resources, which `option` sets. It changes no rule: those are of single trials.
+    """
+    yield sweep.resources, "a trial", f"{remedy}, or name a cluster with --address"
+    for rule in sweep.resource_rules:
+        change = f"Change that rule in resource_rules, which {option} leaves as it is, or name a cluster with --address"
+        yield rule.resources, f"a trial with {label(rule.when)}", change
+
+
+def require_local_gpus(sweep: Sweep, gpu_type: str | None) -> None:
     """Refuse a sweep that asks for a misspelled GPU type, before anything is written or started.
 
     Args:
-        label: type of this machine's GPUs; None without any.
+        gpu_type: of this machine's GPUs; None without any.
 
     Raises:
         SweepError: names the type that is probably meant.
     """
-    if problem := misspelled_gpus(sweep, [label]):
+    if problem := misspelled_gpus(sweep, [gpu_type]):
         raise SweepError(problem)
 
 
-def require_local_gpu_count(sweep: Sweep, label: str | None, count: int) -> None:
-    """Raise an error if trials of a sweep need GPUs that this machine lacks, before anything is written or started.
+def missing_gpus(sweep: Sweep, gpu_type: str | None, count: int) -> list[tuple[Resources, SweepError]]:
+    """Return the resources that trials may have and whose GPUs this machine lacks, each with the error that says so.
 
     Args:
-        label: type of this machine's GPUs; None without any.
+        gpu_type: of this machine's GPUs; None without any.
         count: their number.
-
-    Raises:
-        SweepError: names what a trial needs, what there is, and the remedy.
     """
-    for resources in all_resources(sweep):
+    found = []
+    for resources, trial, remedy in _demands(sweep, "Take what there is with --gpu auto", "--gpu"):
         types = gpu_types(resources.gpu_type)
-        if resources.gpus and (resources.gpus > count or (types and label not in types)):
-            raise SweepError(
-                f"a trial needs {resources.gpus:g} {' or '.join(types) or 'GPU'}, and this machine has "
-                f"{f'{count} {label}' if count else 'no GPU'}",
-                "Take what there is with --gpu auto, or name a cluster with --address",
-            )
+        if resources.gpus and (resources.gpus > count or (types and gpu_type not in types)):
+            needed = f"{resources.gpus:g} {' or '.join(types) or 'GPU'}"
+            has = f"{count} {gpu_type}" if count else "no GPU"
+            found.append((resources, SweepError(f"{trial} needs {needed}, and this machine has {has}", remedy)))
+    return found
+
+
+def require_local_gpu_count(sweep: Sweep, gpu_type: str | None, count: int) -> None:
+    """Raise the first error of `missing_gpus`, before anything is written or started."""
+    for _, error in missing_gpus(sweep, gpu_type, count):
+        raise error
+
+
+def lacking_gpus(choice: GpuChoice, cells: Sequence[tuple[str, TrialConfig]]) -> Iterator[str]:
+    """Yield the cells that ask for GPUs that this machine lacks, and the error with which their run ends.
+
+    Args:
+        cells: names and configurations.
+    """
+    for resources, error in missing_gpus(choice.sweep, choice.label, len(choice.gpus or ())):
+        names = [name for name, config in cells if choice.sweep.resources_of(config) is resources]
+        more = f" and {plural(len(names) - MOST_ROWS, 'more cell')}" if len(names) > MOST_ROWS else ""
+        # A run refuses a rule that none of these cells matches, too: those of a search are examples.
+        listed = f"{', '.join(names[:MOST_ROWS])}{more}" if names else "this sweep"
+        yield f"{'any of these cells' if 1 < len(names) == len(cells) else listed}: {error}"
 
 
 def require_local_device(sweep: Sweep) -> None:
@@ -123,10 +154,13 @@ def devices_of(
     nodes: Sequence[Node] | None = None,
     memory: Mapping[str, int] | None = None,
     pricing: Pricing | None = None,
+    *,
+    is_cluster: bool = False,
 ) -> list[Device]:
-    """Return this machine, then the GPU types that the sweep may use: those that it names, else those of the nodes.
+    """Return the CPUs, then the GPU types that the sweep may use: those that it names, else those of the nodes.
 
     Args:
+        is_cluster: the nodes are a cluster's; its CPUs are taken to be as fast as this machine's.
         shared_bytes: memory of the largest trial; where it is given, trials take the share of a GPU that holds it.
         nodes: nodes of the cluster, or this machine where it has GPUs for the trials; None if there are none.
         memory: bytes of the nodes' GPUs by type, where they are known better than from the catalogue.
@@ -140,7 +174,7 @@ def devices_of(
     found = [
         _gpu(name, sweep, records, model, shared_bytes, memory_bytes(name, memory), prices.usd(name)) for name in types
     ]
-    return [_this_machine(sweep, records, model), *found]
+    return [_cpus(sweep, records, model, is_cluster=is_cluster), *found]
 
 
 def _recorded(storage: Storage) -> Iterator[TrialRecord]:
@@ -150,11 +184,13 @@ def _recorded(storage: Storage) -> Iterator[TrialRecord]:
             yield from read_trials(storage, name)
 
 
-def _this_machine(sweep: Sweep, records: Sequence[TrialRecord], model: RuntimeModel) -> Device:
-    cpus = sweep.resources.cpus
+def _cpus(sweep: Sweep, records: Sequence[TrialRecord], model: RuntimeModel, *, is_cluster: bool) -> Device:
+    speed = model.fit_for(sweep.base, CPU, gpus=0, cpus=sweep.resources.cpus)
+    if is_cluster:
+        return Device(name=CLUSTER, speed=speed, memory_bytes=None)
     return Device(
         name=THIS_MACHINE,
-        speed=model.fit_for(sweep.base, CPU, gpus=0, cpus=cpus),
+        speed=speed,
         memory_bytes=psutil.virtual_memory().total // max(1, _local_slots(sweep.resources)),
         overhead_bytes=measured_overhead_bytes(records, "cpu", socket.gethostname()),
     )
@@ -197,9 +233,9 @@ def slots_of(
     do not.
     """
     if nodes is not None:
-        slots = _cluster_slots(sweep.resources, nodes, {device.name: device.gpus for device in devices})
+        slots = _cluster_slots(sweep.resources, nodes, devices)
     elif not sweep.resources.gpus:
-        slots = {THIS_MACHINE: _local_slots(sweep.resources)}
+        slots = {devices[0].name: _local_slots(sweep.resources)}
     else:
         best = min(devices[1:], key=lambda device: (device.name in too_small, device.usd_per_hour or float("inf")))
         slots = {best.name: most or max(1, _trials_on(1, best.gpus))}
@@ -216,15 +252,16 @@ def _trials_on(gpus: float, each: float) -> int:
     return int(gpus / each + 1e-9)
 
 
-def _cluster_slots(resources: Resources, nodes: Sequence[Node], gpus: Mapping[str, float]) -> dict[str, int]:
-    """Return how many trials the empty nodes hold. A CPU node counts as a machine like this one."""
+def _cluster_slots(resources: Resources, nodes: Sequence[Node], devices: Sequence[Device]) -> dict[str, int]:
+    """Return how many trials the empty nodes hold."""
+    gpus = {device.name: device.gpus for device in devices}
     wanted = gpu_types(resources.gpu_type)
     slots: dict[str, int] = {}
     for node in nodes:
         if wanted and node.gpu_type not in wanted:
             continue
         room = int(node.num_cpus // resources.cpus)
-        name = (node.gpu_type or "GPU") if resources.gpus else THIS_MACHINE
+        name = (node.gpu_type or "GPU") if resources.gpus else devices[0].name
         if resources.gpus:
             room = min(room, _trials_on(node.num_gpus, gpus.get(name) or resources.gpus))
         if room:

@@ -22,6 +22,7 @@ from orchestrator.resources.devices import (
     THIS_MACHINE,
     Device,
     devices_of,
+    lacking_gpus,
     require_local_cpus,
     require_local_device,
     slots_of,
@@ -115,6 +116,7 @@ class Estimate(Settings):
     """Relative error to expect of `wall_s`; `wall_range_s` has its bounds."""
     wall_range_s: tuple[float, float] | None
     devices: tuple[Device, ...]
+    """The first is the CPUs of this machine or of the cluster; the others are GPU types."""
     costs: tuple[Cost, ...]
     is_upper_bound: bool
     """Whether early stopping will make it less."""
@@ -124,6 +126,8 @@ class Estimate(Settings):
     """One line on what was decided where the sweep leaves the choice of GPUs open; may be empty."""
     gpu_hint: str = ""
     """One line on GPU types that look like misspellings; may be empty."""
+    lacking_gpus: tuple[str, ...] = ()
+    """What this machine lacks: the cells that it cannot run, and the error with which a run of them here ends."""
     num_done: int = 0
     num_left: int | None = None
     """Trials of the recorded sweep that have ended, and those that have not; None where the storage has no record."""
@@ -156,6 +160,7 @@ class Estimate(Settings):
             f"estimated time: {time}",
             *([f"estimated cost: {', '.join(costs)}"] if costs else []),
             *([self.gpu_hint] if self.gpu_hint else []),
+            *(f"this machine cannot run {text}" for text in self.lacking_gpus),
         ])  # fmt: skip
 
 
@@ -183,12 +188,11 @@ def estimate(
     choice = choose_gpus(sweep, nodes, share_gpus)
     sweep = choice.sweep
     labels = [choice.label] if nodes is None else [node.gpu_type for node in nodes]
-    if nodes is None:
-        nodes = _this_node(choice)
+    is_cluster, nodes = nodes is not None, _this_node(choice) if nodes is None else nodes
     plan = _planned_cells(sweep, explored)
     configs = [config for _, config in plan.configured]
     largest = max(memory_bytes(config, "cuda") for config in configs) if choice.is_shared else None
-    devices = devices_of(sweep, storage, largest, nodes, choice.memory, pricing)
+    devices = devices_of(sweep, storage, largest, nodes, choice.memory, pricing, is_cluster=is_cluster)
     costed = [_cell(family, config, devices, sweep) for family, config in plan.configured]
     too_small = {name for cell in costed for name in cell.does_not_fit}
     slots = slots_of(sweep, devices, too_small, max_concurrent or sweep.max_concurrent, nodes)
@@ -217,6 +221,7 @@ def estimate(
         gpu_choice=choice.message,
         gpu_hint=misspelled_gpus(sweep, labels),
         cells_are_examples=sweep.kind == "search" and not explored,
+        lacking_gpus=() if is_cluster else tuple(lacking_gpus(choice, plan.configured)),
     )
 
 

@@ -14,13 +14,14 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value, pin_axis, pin_files
 from orchestrator.sweep.identity import changes_result, expected_id, sweep_identity
 from orchestrator.sweep.matching import Axis, match_axis
 from orchestrator.sweep.metrics import require_metric
+from orchestrator.sweep.rules import require_rules
 from orchestrator.sweep.settings import (
     check_path,
     check_value,
@@ -160,7 +161,7 @@ class Sweep(Settings):
     equal: Axis = "steps"
     """The axis on which the compared trials are equal: see `orchestrator.sweep.matching`."""
     resources: Resources = Resources()
-    resource_rules: tuple[ResourceRule, ...] = ()
+    resource_rules: Annotated[tuple[ResourceRule, ...], BeforeValidator(require_rules)] = ()
     max_concurrent: int | None = Field(None, ge=1)
     """Trials at once; None means as many as the cluster holds."""
     budget: Budget = Budget()

@@ -221,7 +221,8 @@ def new_events(now: Snapshot, before: Snapshot | None, sent: set[Kind]) -> list[
     failed = [record for record in now.records if record.status.is_failure]
     if failed:
         first = failed[0]
-        found.append(("trial_failed", f"{first.family} seed {first.config.seed}: {first.status} ({first.reason})"))
+        ended = f"{first.status.words} ({first.reason})"
+        found.append(("trial_failed", f"{first.family} seed {first.config.seed}: {ended}"))
     if now.over_budget:
         found.append(("budget", now.over_budget))
     if not now.is_driven and now.records and now.progress.is_complete:

@@ -267,9 +267,11 @@ class TestRay:
             os.kill(pid, 9)
 
     def test_versions_must_be_those_of_the_cluster(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from orchestrator.execution import ray_cluster
         from orchestrator.resources import nodes
 
         head = nodes.Node("a", "10.0.0.5", True, 0, 0, None, None)
-        monkeypatch.setattr(nodes, "describe_cluster", lambda *_: nodes.Cluster([head], "2.9.0", "3.11.7"))
+        monkeypatch.setattr(ray_cluster, "describe_cluster", lambda *_: nodes.Cluster([head], "2.9.0", "3.11.7"))
         check = only(services.cluster("10.0.0.5:6379"))
-        assert check.status == "fail" and "Ray 2.9.0, here 2.60" in check.found and "Install Ray 2.9.0" in check.remedy
+        assert check.status == "fail" and "Install Ray 2.9.0" in check.remedy
+        assert "Ray 2.9.0, this machine 2.60" in check.found

@@ -135,7 +135,7 @@ def test_status_has_every_trial_with_its_status_and_score(
     lines = screens[width, "sweep status study"]
     for trial, status, score in zip(
         study_trials(study(), fingerprint),
-        ("finished", "out_of_memory", "stopped", "finished"),
+        ("finished", "out of memory", "stopped", "finished"),
         ("12.3 %", "22.3 %", "32.3 %", "42.3 %"),
         strict=False,
     ):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from orchestrator.api import run as api_run
+from orchestrator.api.status import status as read_status
 from orchestrator.cli.views.console import err as error_console
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.records.datasets import cache_root
@@ -180,6 +181,33 @@ def test_option_that_is_not_allowed_is_one_line(
     recorded_study(storage, Status.FINISHED)
     code, _, err = call(capsys, "sweep", "run", "study", option, "--storage", storage.url, "--tracking", "none")
     assert code == 2 and "input should be" in err.lower() and len(err.splitlines()) == 1, err
+
+
+def test_range_that_help_shows_of_a_limit_is_the_one_that_is_accepted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("sweep run", "sweep resume", "sweep watchdog", "cloud up"):
+        _, out, _ = call(capsys, *command.split(), "--help")
+        rows = [row for row in out.splitlines() if re.search(r"--(max-usd|max-hours|max-gpu-hours|idle-minutes) ", row)]
+        limits = [row for row in rows if "<float>" in row or "float range" in row]
+        assert len(limits) == 3 and all("<float> [x>0]" in row for row in limits), (command, limits)
+    for option in ("--max-usd", "--max-hours", "--max-gpu-hours"):
+        for limit in ("0", "-1"):
+            code, _, err = call(capsys, "sweep", "run", "demo", option, limit, "--storage", str(tmp_path))
+            assert code == 2 and f"{option} {limit}: input should be greater than 0" in err
+
+
+def test_status_of_a_trial_is_in_words_in_rows_and_totals(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    _, trial = recorded_study(storage, Status.FINISHED, Status.OUT_OF_MEMORY)
+    _, out, _ = call(capsys, "sweep", "status", "study", "--storage", storage.url)
+    assert out.count("out of memory") == 3 and "out_of_memory" not in out, "a row, the totals, the reason"
+    assert "out_of_memory" not in str(read_status("study", storage))
+    _, out, _ = call(capsys, "trial", "show", f"study/{trial}", "--storage", storage.url)
+    assert "out of memory at step" in out and "out_of_memory" not in out
+    code, _, err = call(capsys, "trial", "reproduce", f"study/{trial}", "--storage", storage.url)
+    assert code == 2 and "is out of memory" in err, err
+    _, out, _ = call(capsys, "sweep", "retry", "study", "--storage", storage.url)
+    assert "was out of memory" in out
 
 
 def test_retry_names_the_trials_and_the_command_that_runs_them(

@@ -93,6 +93,24 @@ def test_cluster_without_the_token_is_refused_in_one_line(heterogeneous_cluster:
     assert not (tmp_path / "runs").exists(), "nothing is built for a cluster that refuses"
 
 
+def test_doctor_and_plan_join_a_cluster_with_the_token_file_as_a_run_does(
+    heterogeneous_cluster: RayCluster, tmp_path: Path
+) -> None:
+    environment = {k: v for k, v in heterogeneous_cluster.environment.items() if not k.startswith("RAY_AUTH")}
+    token = Path(heterogeneous_cluster.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(token)
+    environment["HOME"] = str(tmp_path)
+    where = ["--address", heterogeneous_cluster.address, "--storage", str(tmp_path / "runs")]
+    doctor = subprocess.run([*TRM, "doctor", *where, "--json"], env=environment, capture_output=True, text=True)
+    [cluster] = [check for check in json.loads(doctor.stdout) if check["name"] == "cluster"]
+    assert cluster["status"] == "ok" and "3 nodes, 4 CPUs, 1 H100, 2 L40S" in cluster["found"], cluster
+
+    command = [*TRM, "sweep", "plan", "--recipe", "sudoku-mini", "--vary", "T=1,2", "--seeds", "9", *where]
+    plan = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert plan.returncode == 0 and "concurrent trials: 4 on the cluster" in plan.stdout, plan.stdout + plan.stderr
+
+
 def test_sweep_without_an_address_starts_a_ray_of_its_own_beside_one_that_runs(
     heterogeneous_cluster: RayCluster, tmp_path: Path
 ) -> None:

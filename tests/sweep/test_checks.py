@@ -24,6 +24,7 @@ from orchestrator.sweep.domains import Choice
 from orchestrator.sweep.metrics import PASS_AT, measured_metrics
 from orchestrator.sweep.plan_file import dump_plan, load_plan
 from orchestrator.sweep.trials import cells, study_trials
+from tests.support.commands import call
 from tests.support.sweeps import attempted, fingerprint, search, study, tiny_config
 from trm_data.errors import ConfigError
 from trm_model.evaluation.evaluate import PASS_AT as MEASURED_PASS_AT
@@ -204,7 +205,10 @@ def test_more_cpus_than_the_machine_has_are_refused_before_anything_is_written(
     [
         ({"resources": Resources(gpus=1, gpu_type="H100")}, "a trial needs 1 H100, and this machine has no GPU"),
         ({"resources": Resources(gpus=2)}, "a trial needs 2 GPU, and this machine has no GPU"),
-        ({"resource_rules": (ResourceRule(when={"T": 2}, resources=Resources(gpus=1)),)}, "a trial needs 1 GPU"),
+        (
+            {"resource_rules": (ResourceRule(when={"T": 2}, resources=Resources(gpus=1)),)},
+            "a trial with T=2 needs 1 GPU",
+        ),
     ],
 )
 def test_gpus_that_the_machine_lacks_are_refused_before_anything_is_written(
@@ -215,6 +219,63 @@ def test_gpus_that_the_machine_lacks_are_refused_before_anything_is_written(
     with pytest.raises(SweepError, match=f"{message}.*--address"):
         run_sweep(study(**resources), open_storage(str(tmp_path)), RunOptions())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_names_the_cells_whose_gpus_this_machine_lacks_in_the_words_of_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.resources.local_gpus.local_gpus", lambda: ())
+    rules = [{"when": {"T": 2}, "resources": {"gpus": 1, "gpu_type": "L40S"}}]
+    file, where = tmp_path / "placed.yaml", ("--storage", str(tmp_path / "runs"))
+    text = {"recipe": "sudoku-mini", "parameters": {"T": {"values": [1, 2]}, "n": {"values": [1, 2]}}}
+    file.write_text(json.dumps({**text, "resource_rules": rules}))
+    code, out, _ = call(capsys, "sweep", "plan", str(file), *where)
+    planned = next(line for line in out.splitlines() if line.startswith("this machine cannot run"))
+    assert code == 0 and "or a cluster (--address HOST:PORT)" in out
+    for options in ([], ["--gpu", "auto"], ["--gpu", "none"]):
+        code, _, err = call(capsys, "sweep", "run", str(file), *where, *options)
+        refusal = err.removeprefix("error: ").strip()
+        assert (code, planned) == (2, f"this machine cannot run T=2 n=1, T=2 n=2: {refusal}")
+        assert "a trial with T=2 needs 1 L40S" in refusal and "rule in resource_rules, which --gpu leaves" in refusal
+
+    unseen = {
+        "method": "bayes",
+        "run_cap": 4,
+        "parameters": {"T": {"min": 1, "max": 8}},
+        "resource_rules": [{"when": {"T": 7}, "resources": {"gpus": 2}}],
+    }
+    for settings, words in (
+        ({"resources": {"gpus": 1}}, "any of these cells: a trial needs 1 GPU"),
+        (unseen, "this sweep: a trial with T=7 needs 2 GPU"),
+    ):
+        file.write_text(json.dumps({**text, **settings}))
+        _, out, _ = call(capsys, "sweep", "plan", str(file), *where)
+        assert f"this machine cannot run {words}, and this machine has no GPU" in out
+        code, _, err = call(capsys, "sweep", "run", str(file), *where)
+        assert code == 2 and words.partition(": ")[2] in err
+
+    file.write_text(json.dumps(text))
+    _, out, _ = call(capsys, "sweep", "plan", str(file), *where)
+    assert "would not fit: nothing\n" in out and "cannot run" not in out and "HOST:PORT" not in out
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"T": 2, "gpus": 1},
+        [{"T": 2, "gpus": 1}],
+        [{"when": {"T": 2}}],
+        [{"when": "T=2", "resources": {"gpus": 1}}],
+        [{"when": {"T": 2}, "resources": "L40S"}],
+        ["T=2"],
+        [{}],
+    ],
+)
+def test_wrong_form_of_resource_rules_shows_the_right_one(rules: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        study(resource_rules=rules)
+    form = "[{when: {T: 2}, resources: {gpus: 1, gpu_type: L40S}}]"
+    assert f"write resource_rules: {form}" in str(caught.value) and "ResourceRule(when=" in str(caught.value)
 
 
 def test_machine_of_another_gpu_type_is_refused_and_a_fitting_one_is_not() -> None:

@@ -8,6 +8,7 @@ import typer
 
 from orchestrator.cli.completion import trial_ids
 from orchestrator.cli.options import (
+    ABOVE_0,
     JsonOption,
     OptionalSweepArgument,
     SeedsOption,
@@ -90,7 +91,8 @@ def retry(name: SweepArgument, trials: TrialsArgument = None, storage: StorageOp
     store = open_storage(storage)
     chosen = retry_trials(name, store, trials=trials or [])
     for record in chosen:
-        out.print(f"{record.trial_id} {record.family} seed {record.config.seed}: was {record.status}, {record.reason}")
+        before = f"was {record.status.words}, {record.reason}"
+        out.print(f"{record.trial_id} {record.family} seed {record.config.seed}: {before}")
     if not chosen:
         out.print(f"no trial of {name} has failed. A stopped one continues if it is named")
         return
@@ -191,7 +193,7 @@ def watchdog(
     max_gpu_hours: MaxGpuHoursOption = None,
     max_usd: MaxUsdOption = None,
     max_hours: Annotated[
-        float | None, typer.Option("--max-hours", min=0, help="Budget: hours from the start of the driver.")
+        float | None, typer.Option("--max-hours", metavar=ABOVE_0, help="Budget: hours from the start of the driver.")
     ] = None,
     terminate: Annotated[
         str | None, typer.Option("--terminate", help="Terminate the AWS workers of this Ray cluster if necessary.")

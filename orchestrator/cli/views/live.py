@@ -34,6 +34,7 @@ STYLES = {
 }
 LEAST_DONE = 0.25
 """Share of a trial that must be done before the time that is left is predicted."""
+STATUS_WIDTH = max(len(status.words) for status in Status if status.is_final)
 EXPLAINED = {status for status in Status if status.is_final and status is not Status.FINISHED}
 
 
@@ -83,7 +84,7 @@ class LiveView(Callback):
 
     def on_trial_end(self, trial: TrialSnapshot, progress: SweepProgress) -> None:
         """Print one line: how the trial ended, and why."""
-        status = (f"{trial.status:<11}", STYLES.get(trial.status, "default"))
+        status = (f"{trial.status.words:<{STATUS_WIDTH}}", STYLES.get(trial.status, "default"))
         reason = f" ({' '.join(trial.reason.split())})" if trial.reason and trial.status in EXPLAINED else ""
         count = f"{progress.done:3}/{progress.planned}"
         err.print(line(f"{clock()} {count} ", status, f" {_described(trial)}{reason}"))

@@ -59,6 +59,8 @@ def show_plan(
     out.print()
     _show_cells(sweep, plan)
     out.print(f"\nwould not fit: {_misfits(plan)}", soft_wrap=True)
+    for text in plan.lacking_gpus:
+        out.print(f"this machine cannot run {text}", soft_wrap=True)
     out.print(
         f"{plural(plan.total_steps, 'step')}, {plan.total_flops / 1e15:.3g} PFLOP, "
         f"{num_bytes(plan.checkpoint_bytes)} of checkpoints"
@@ -74,7 +76,8 @@ def show_plan(
     if plan.num_left == 0:
         out.print(f"\nnothing is left to run. See it: {status}", soft_wrap=True)
         return
-    out.print(f"\nnothing was started. Run it: {command_line(*run, storage=storage)}", soft_wrap=True)
+    where = "It needs a machine with these GPUs, or a cluster (--address HOST:PORT). " if plan.lacking_gpus else ""
+    out.print(f"\nnothing was started. {where}Run it: {command_line(*run, storage=storage)}", soft_wrap=True)
     out.print(f"Watch it: {status}", soft_wrap=True)
 
 
@@ -197,8 +200,8 @@ def _row(sweep: Sweep, cell: CellEstimate, plan: Estimate) -> list[str]:
 
 def _not_fitting(cell: CellEstimate, plan: Estimate) -> list[str]:
     """Return the devices that a cell does not fit: this machine's memory counts only where trials run on its CPUs."""
-    on_cpu = THIS_MACHINE in plan.slots
-    return [name for name in cell.does_not_fit if (name == THIS_MACHINE) is on_cpu]
+    cpus = plan.devices[0].name
+    return [name for name in cell.does_not_fit if (name == cpus) is (cpus in plan.slots)]
 
 
 def _misfits(plan: Estimate) -> str:
@@ -206,7 +209,7 @@ def _misfits(plan: Estimate) -> str:
     devices = {device.name: device for device in plan.devices}
     found = [(cell, name) for cell in plan.cells for name in _not_fitting(cell, plan)]
     if not found:
-        return "nothing"
+        return "nothing by its memory" if plan.lacking_gpus else "nothing"
     return "; ".join(
         f"{cell.family} needs {num_bytes(cell.memory_by_device[name])} on {_room(devices[name], plan)}"
         f"{_remedy(cell, name)}"

@@ -21,7 +21,7 @@ from orchestrator.records.index import last_address, load_definitions
 from orchestrator.records.progress import format_counts
 from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import DEFINITION, TrialRecord
-from orchestrator.records.state import SUPERSEDED, described
+from orchestrator.records.state import SUPERSEDED, described, shown
 from orchestrator.records.stored import Damaged
 from orchestrator.resources.usage import elapsed_s, spending
 from orchestrator.storage import Storage, storage_to_read
@@ -107,7 +107,7 @@ def show_sweep(state: SweepState, storage: Storage) -> None:
     failed = [record for record in state.trials if record.status.is_failure and not record.is_superseded]
     for record in failed[:MOST_REASONS]:
         reason = " ".join(record.reason.split()) or "no reason is recorded"
-        text = f"{described(record)}: {record.family} seed {record.config.seed} ({record.trial_id}): {reason}"
+        text = f"{shown(record)}: {record.family} seed {record.config.seed} ({record.trial_id}): {reason}"
         out.print(Text(text, style="red"))
     if (more := len(failed) - MOST_REASONS) > 0:
         logs = command_line("sweep", "logs", name, storage=storage.url)
@@ -254,7 +254,8 @@ def _cells(row: dict[str, Any], metric: str) -> list[str]:
     value = "-" if row[metric] is None else f"{100 * row[metric]:.1f} %"
     where = row["split"] if row[metric] is not None else ""
     step = f"{row['step']}/{row['max_steps']}"
-    return [row["trial_id"], row["stage"], row["family"], str(row["seed"]), row["state"], step, value, where]
+    words = row["state"].replace("_", " ")
+    return [row["trial_id"], row["stage"], row["family"], str(row["seed"]), words, step, value, where]
 
 
 def show_damaged(damaged: Sequence[Damaged]) -> None:

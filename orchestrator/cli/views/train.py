@@ -107,7 +107,7 @@ def show_outcome(outcome: TrainOutcome, as_json: bool) -> int:
         why = "" if outcome.reason.startswith(ASKED_TO_STOP) else outcome.reason
         resumes = f"{why}; the same command resumes" if why else "the same command resumes"
         reason = resumes if is_interrupted else outcome.reason
-        err.print(line((str(outcome.status), "yellow"), f" at step {outcome.step}: {reason}"))
+        err.print(line((outcome.status.words, "yellow"), f" at step {outcome.step}: {reason}"))
         return 3 if is_interrupted else 1
     result = outcome.record.result
     assert result is not None

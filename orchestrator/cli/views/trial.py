@@ -12,8 +12,7 @@ from orchestrator.cli.views.console import clock_of, out
 from orchestrator.records.events import trial_events
 from orchestrator.records.index import find_definition
 from orchestrator.records.schema import Origin, TrialRecord
-from orchestrator.records.state import described as state_of
-from orchestrator.records.state import find_standing
+from orchestrator.records.state import find_standing, shown
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_differences
@@ -75,7 +74,7 @@ def _lines(record: TrialRecord, found: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("trial", f"{record.trial_id} of {record.sweep} ({record.stage})"),
         ("configuration", f"{record.family}, seed {record.config.seed}, {record.dataset.benchmark}"),
-        ("status", f"{state_of(record)} at step {record.step}/{record.config.train.max_steps}"),
+        ("status", f"{shown(record)} at step {record.step}/{record.config.train.max_steps}"),
     ]
     if record.reason:
         lines.append(("reason", record.reason))

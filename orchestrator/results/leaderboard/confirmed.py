@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
-from orchestrator.records.state import described
+from orchestrator.records.state import shown
 from orchestrator.resources.usage import mean_cost, trial_cost
 from orchestrator.results import stats
 from orchestrator.results.leaderboard.comparable import (
@@ -45,7 +45,7 @@ def refusal(record: TrialRecord) -> str | None:
     if record.stage not in CONFIRMED_STAGES:
         return "of the search stage"
     if record.status is not Status.FINISHED or record.result is None:
-        return f"not finished ({described(record)})"
+        return f"not finished ({shown(record)})"
     if record.result.split != "test":
         return f"scored on {record.result.split}"
     if not any(metric in record.result.metrics for metric in RANKED_METRICS):

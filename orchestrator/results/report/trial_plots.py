@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from orchestrator.records.state import described
+from orchestrator.records.state import shown
 from orchestrator.results.report.importance import Importance
 from orchestrator.results.report.markup import Scale, axes, kind_class, percent, plot, tag
 from orchestrator.results.report.views import Group, TrialView, Value, grouped, sort_values
@@ -53,7 +53,7 @@ def _trial_words(trial: TrialView) -> str:
     settings = " ".join(f"{name}={value}" for name, value in trial.settings.items())
     score = "no score" if trial.score is None else f"{trial.score:.1f} %"
     stage = "" if trial.stage == "explore" else f"{trial.family}, seed {trial.seed}: "
-    return f"{stage}{settings}, {score}, {described(trial.record)}"
+    return f"{stage}{settings}, {score}, {shown(trial.record)}"
 
 
 def effect(trials: Sequence[TrialView], name: str, title: str) -> Markup:
