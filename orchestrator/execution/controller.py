@@ -267,6 +267,7 @@ class Controller:
         if not (record.status.is_final or self.stopping.is_set()):
             if fault := self._limits.interrupted_by_storage(record, reported):
                 self._pause(record, fault)
+                self._submitter.note_fault(record, fault)
             if not (reason := self._limits.why_over(record, lost, why, fault)):
                 cause = f"lost: {why or 'no reason'}" if lost else why or "it was interrupted"
                 self._requeue(record, fault or cause, lost and not fault)

@@ -16,7 +16,7 @@ from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Origi
 from orchestrator.resources.usage import attempt_usage
 from orchestrator.search.order import Order
 from orchestrator.storage import Storage
-from orchestrator.worker.job import Job
+from orchestrator.worker.job import UNUSABLE_DATASET, Job
 
 
 class TrialSubmitter:
@@ -77,6 +77,11 @@ class TrialSubmitter:
             continues=shorter.trial_id if shorter else None,
             code=code,
         )
+
+    def note_fault(self, record: TrialRecord, fault: str) -> None:
+        """Check a trial's dataset once more before its next start if the storage interrupted it because of that."""
+        if UNUSABLE_DATASET in fault:
+            self._library.doubt(record.config.data.request())
 
     def _write_order(self) -> None:
         if self._order is not None and len(self._order.events) > self._num_written:

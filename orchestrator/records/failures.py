@@ -4,8 +4,10 @@
 |---|---|---|
 | trial | an exception of the training code, a non-finite loss, too little memory | its result; the sweep continues |
 | machine | a killed process, a lost node, a preemption, a dead raylet, a connection closed by another process of | |
-| | the run, a GPU that breaks or is gone, too many open files or threads | requeued, resumes from its checkpoint |
+| | the run, a GPU that breaks or is gone, too many open files or threads, a node's cache that | |
+| | cannot be written (`MachineError`) | requeued, resumes from its checkpoint |
 | storage | an unreachable bucket or file server, a refused write | retried, within limits |
+| | a dataset that it has lost or damaged | restored, or the sweep stops |
 | | a full disk, quota, cache or database | the sweep stops |
 | user | a wrong value, a missing file, Ctrl-C | one line and exit code 2, nothing is recorded |
 
@@ -31,7 +33,16 @@ from trm_data.errors import (
     is_out_of_space,
 )
 
-__all__ = ["ExitCode", "FailureKind", "classify", "exit_code", "is_out_of_memory", "is_out_of_space", "reason_of"]
+__all__ = [
+    "ExitCode",
+    "FailureKind",
+    "MachineError",
+    "classify",
+    "exit_code",
+    "is_out_of_memory",
+    "is_out_of_space",
+    "reason_of",
+]
 
 
 class FailureKind(StrEnum):
@@ -41,6 +52,10 @@ class FailureKind(StrEnum):
     MACHINE = "machine"
     STORAGE = "storage"
     USER = "user"
+
+
+class MachineError(UserError):
+    """Raised in a trial for what is wrong with its machine, while another one of the cluster may be able to run it."""
 
 
 class ExitCode:
@@ -74,7 +89,8 @@ def classify(error: BaseException) -> FailureKind:
     if is_out_of_memory(error):
         return FailureKind.TRIAL
     is_user = isinstance(error, UserError | KeyboardInterrupt)
-    if has_class(error, LOST_PROCESSES) or (not is_user and is_of_machine(error)):
+    is_machine = isinstance(error, MachineError) or has_class(error, LOST_PROCESSES)
+    if is_machine or (not is_user and is_of_machine(error)):
         return FailureKind.MACHINE
     return FailureKind.USER if is_user else FailureKind.TRIAL
 

@@ -27,8 +27,15 @@ from multiprocessing.connection import Connection
 import torch
 
 from orchestrator.records.checkpoints import StoredCheckpoints
-from orchestrator.records.datasets import ensure_local
-from orchestrator.records.failures import FailureKind, classify, is_out_of_memory, is_out_of_space, reason_of
+from orchestrator.records.datasets import CacheError, ensure_local
+from orchestrator.records.failures import (
+    FailureKind,
+    MachineError,
+    classify,
+    is_out_of_memory,
+    is_out_of_space,
+    reason_of,
+)
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import SYSTEM_SPLIT, AttemptEnd, AttemptStart, Row, Status, TrialResult
 from orchestrator.records.start_weights import start_store
@@ -36,7 +43,7 @@ from orchestrator.records.writer import TrialWriter
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.worker import provenance
-from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE, Job, Listener, TrialReport
+from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE, UNUSABLE_DATASET, Job, Listener, TrialReport
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 from trm_data import Dataset
 from trm_data.addresses import hide_credentials
@@ -346,17 +353,22 @@ def _provided(storage: Storage, name: str) -> Dataset:
     """Open the dataset that the driver has built: where it is gone or damaged since, no trial is at fault.
 
     Raises:
-        StorageError: it is gone or damaged.
+        StorageError: it is gone or damaged. The driver then reads the storage's copy, and restores it.
+        MachineError: this machine has nowhere to download it to.
         UnknownKindError: it needs code that this process does not trust.
     """
     try:
         return ensure_local(storage, name)
+    except CacheError as error:
+        if is_out_of_space(error):
+            raise
+        raise MachineError(error.what, error.remedy) from None  # its cause may look like one of a file server
     except UnknownKindError:
         raise
     except KeyError:
-        raise StorageError(f"{storage.url} does not hold the dataset {name} any more") from None
+        raise StorageError(f"{UNUSABLE_DATASET} {name}: {storage.url} does not hold it any more") from None
     except DataError as error:
-        raise StorageError(error.what, error.remedy) from error
+        raise StorageError(f"{UNUSABLE_DATASET} {name}: {error.what}", error.remedy) from error
 
 
 def _device_of(config: TrialConfig) -> str:

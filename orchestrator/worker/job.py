@@ -15,6 +15,8 @@ ASKED_TO_STOP = "asked to stop"
 it stopped, and whether it has written a last checkpoint."""
 STORAGE_FAILURE = "storage failure"
 """Start of the reason of an attempt that the storage interrupted, in its record and in its report."""
+UNUSABLE_DATASET = "the storage has lost or damaged the dataset"
+"""Part of the reason of an attempt whose dataset the storage no longer holds as it was built."""
 
 
 @dataclass(frozen=True, slots=True)

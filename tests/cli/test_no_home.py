@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.records.datasets import ensure_local, provide
+from orchestrator.records.datasets import CacheError, ensure_local, provide
 from orchestrator.storage import open_storage
 from tests.records.test_datasets import REQUEST
 from tests.support.commands import call
-from trm_data.errors import DataError
 
 
 def test_home_that_cannot_be_written_is_one_line_that_names_the_variable(
@@ -29,7 +28,7 @@ def test_home_that_cannot_be_written_is_one_line_that_names_the_variable(
     for words in (["data", "show", name], ["data", "build", "sudoku-4x4", "--num-train", "8", "--num-test", "4"]):
         code, _, err = call(capsys, *words, "--storage", s3_bucket)
         assert code == 2 and err.count("\n") == 1 and "cannot write to the cache" in err and "TRM_CACHE" in err
-    with pytest.raises(DataError, match="TRM_CACHE"):
+    with pytest.raises(CacheError, match="TRM_CACHE"):
         ensure_local(storage, name)
 
 

@@ -34,8 +34,10 @@ from orchestrator.resources.usage import Budget
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import StorageError
 from orchestrator.sweep import Sweep, choice, configure
+from orchestrator.worker.job import STORAGE_FAILURE, UNUSABLE_DATASET
 from tests.support.execution import FakeCluster, Recorder, Script, StandIn
 from tests.support.sweeps import record_of, search, study
+from trm_data.errors import DataError
 
 AWAY = "storage failure: StorageError: the bucket is away"
 
@@ -199,6 +201,21 @@ class TestStorage:
 
         outcome, _ = run(storage, study(), script, max_concurrent=1)
         assert outcome.status is SweepStatus.COMPLETE and found == [1] * 16
+
+    def test_a_dataset_that_a_trial_finds_damaged_ends_the_run_at_once_with_the_way_out(
+        self, storage: Storage, tmp_path: Path
+    ) -> None:
+        started: list[str] = []
+
+        def script(trial_id: str, _: int) -> str:
+            started.append(trial_id)
+            for file in tmp_path.glob("datasets/*/examples.arrow"):
+                file.write_bytes(b"something else")
+            return f"interrupt {STORAGE_FAILURE}: StorageError: {UNUSABLE_DATASET} x: its content has changed"
+
+        with pytest.raises(DataError, match=r"its content has changed.*Delete the dataset's folder and build it again"):
+            run(storage, study(), script, max_concurrent=1)
+        assert len(started) == 1
 
     def test_outage_that_does_not_end_stops_cleanly_with_the_reason(
         self, storage: Storage, monkeypatch: pytest.MonkeyPatch

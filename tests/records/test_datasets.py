@@ -76,6 +76,100 @@ def test_dataset_of_which_a_bucket_lost_a_file_is_uploaded_again(
     assert ensure_local(storage, name).path == cache / name
 
 
+@pytest.fixture
+def held(bucket: tuple[Storage, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
+    """The library of a driver that has the dataset of `bucket` in its own cache."""
+    monkeypatch.setattr(datasets, "cache_root", lambda: tmp_path / "builder")
+    library = Library(bucket[0])
+    library.get(REQUEST)
+    return library
+
+
+def is_readable_elsewhere(storage: Storage, name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Return whether a machine with an empty cache can open a dataset."""
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "cache_root", lambda: cache)
+        return ensure_local(storage, name).path == cache / name
+
+
+@pytest.mark.parametrize("lost", ["examples.arrow", "manifest.json", ""])
+def test_dataset_from_a_source_that_a_bucket_lost_is_uploaded_from_the_cache(
+    lost: str, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed sweep does not open its source: only the cache of its driver still has the dataset."""
+    monkeypatch.setattr(datasets, "cache_root", lambda: tmp_path / "builder")
+    source, storage = tmp_path / "mine.txt", open_storage(s3_bucket)
+    rows = ["".join(".1234"[cell - 1] for cell in cells) for cells in provide(storage, REQUEST).inputs]
+    source.write_text("\n".join(rows))
+    request = REQUEST.model_copy(update={"source": str(source), "blanks": None})
+    name = provide(storage, request).path.name
+    source.unlink()
+    library = Library(storage, is_stored=True)
+    library.hold(request)
+    for key in list(storage.list(f"datasets/{name}")):
+        if key.endswith(lost):
+            storage.delete(key)
+    assert library.hold(request).path.name == name
+    assert is_readable_elsewhere(storage, name, tmp_path / "node", monkeypatch)
+
+
+@pytest.mark.parametrize("damaged", ["examples.arrow", "manifest.json"])
+def test_damaged_file_of_a_bucket_is_replaced_once_a_trial_has_found_it(
+    damaged: str, held: Library, bucket: tuple[Storage, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, name, cache = bucket
+    storage.write(f"datasets/{name}/{damaged}", b"something else")
+    held.hold(REQUEST)
+    assert storage.read(f"datasets/{name}/{damaged}") == b"something else", "only names are compared at each start"
+    held.doubt(REQUEST)
+    held.hold(REQUEST)
+    assert is_readable_elsewhere(storage, name, cache, monkeypatch)
+
+
+def test_damaged_file_of_a_bucket_is_replaced_by_a_new_build_where_no_cache_has_it(
+    held: Library, bucket: tuple[Storage, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, name, cache = bucket
+    storage.write(f"datasets/{name}/examples.arrow", b"something else")
+    shutil.rmtree(tmp_path / "builder")
+    held.doubt(REQUEST)
+    held.hold(REQUEST)
+    assert is_readable_elsewhere(storage, name, cache, monkeypatch)
+
+
+def test_dataset_that_cannot_be_restored_is_one_line_with_the_way_out(
+    held: Library, bucket: tuple[Storage, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, name, _ = bucket
+    monkeypatch.setattr(datasets, "_write_files", lambda *_: None)
+    storage.delete(f"datasets/{name}/examples.arrow")
+    with pytest.raises(DataError, match=f"still lacks files of the dataset {name}.*Delete datasets/{name}"):
+        held.hold(REQUEST)
+
+
+def test_damaged_dataset_of_a_folder_is_refused_with_the_way_out_once_a_trial_has_found_it(tmp_path: Path) -> None:
+    library = Library(LocalStorage(tmp_path))
+    path = library.hold(REQUEST).path
+    (path / "examples.arrow").write_bytes(b"something else")
+    library.hold(REQUEST)
+    library.doubt(REQUEST)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"examples\.arrow: its content has changed.*Delete the dataset's folder"):
+            library.hold(REQUEST)
+
+
+@pytest.mark.parametrize("damage", ["bytes", "file", "manifest"])
+def test_damaged_copy_in_a_cache_is_downloaded_again(damage: str, bucket: tuple[Storage, str, Path]) -> None:
+    storage, name, cache = bucket
+    path = ensure_local(storage, name).path
+    if damage == "bytes":
+        (path / "examples.arrow").write_bytes(b"something else")
+    else:
+        (path / {"file": "examples.arrow", "manifest": "manifest.json"}[damage]).unlink()
+    assert ensure_local(storage, name).path == path
+    assert list(cache.iterdir()) == [path]
+
+
 def test_dataset_that_is_gone_is_not_built_from_a_source_that_has_changed(tmp_path: Path) -> None:
     source, storage = tmp_path / "mine.txt", LocalStorage(tmp_path / "runs")
     rows = ["".join(".1234"[cell - 1] for cell in cells) for cells in provide(storage, REQUEST).inputs]

@@ -20,9 +20,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from orchestrator.records import writer
+from orchestrator.records import datasets, writer
 from orchestrator.records.datasets import provide
 from orchestrator.records.events import trial_events
+from orchestrator.records.failures import MachineError
 from orchestrator.records.index import trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
@@ -33,7 +34,7 @@ from orchestrator.storage.patience import TransientError, retry_transient
 from orchestrator.sweep.identity import trial_id
 from orchestrator.worker import attempt, telemetry
 from orchestrator.worker.attempt import child_main, run_attempt
-from orchestrator.worker.job import Job, TrialReport
+from orchestrator.worker.job import UNUSABLE_DATASET, Job, TrialReport
 from tests.support.refusing import refusing_proxy
 from tests.support.sweeps import attempted, tiny_config
 from trm_model.config import TrialConfig
@@ -107,6 +108,7 @@ def test_a_dataset_that_the_storage_loses_interrupts_a_trial_and_is_not_its_fail
         (folder / {"manifest": "manifest.json", "file": "examples.arrow"}[lost]).unlink()
     _, record = go(job)
     assert record.status is Status.INTERRUPTED and record.reason.startswith("storage failure: ")
+    assert UNUSABLE_DATASET in record.reason
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(kept, folder)
     assert go(job)[1].status is Status.FINISHED
@@ -121,7 +123,50 @@ def test_a_dataset_that_is_gone_from_a_bucket_interrupts_a_trial(
     storage.delete(f"datasets/{job.dataset}/manifest.json")
     monkeypatch.setenv("TRM_CACHE", str(tmp_path / "node"))
     last = run_attempt(job, lambda report: None, lambda: False)
-    assert last.status == "interrupted" and f"does not hold the dataset {job.dataset}" in last.reason
+    assert last.status == "interrupted" and f"{UNUSABLE_DATASET} {job.dataset}" in last.reason
+    assert "does not hold it any more" in last.reason
+
+
+def node_without_a_cache(code: int, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Return a job whose dataset is in a bucket, for this process, which cannot write to its cache."""
+    monkeypatch.setenv("TRM_CACHE", str(tmp_path / "driver"))
+    job = job_of(open_storage(s3_bucket), tiny_config())
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setenv("TRM_CACHE", str(tmp_path / "node"))
+    monkeypatch.setattr(datasets, "temporary_folder", fails)
+    return job
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_cache_that_cannot_be_written_is_the_fault_of_the_machine_and_not_of_the_storage(
+    code: int, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = node_without_a_cache(code, s3_bucket, tmp_path, monkeypatch)
+    with pytest.raises(MachineError, match=r"cannot write to the cache.*Set TRM_CACHE"):
+        run_attempt(job, lambda report: None, lambda: False)
+
+
+def test_machine_without_a_home_folder_is_at_fault_itself(
+    s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = node_without_a_cache(errno.EACCES, s3_bucket, tmp_path, monkeypatch)
+
+    def unknown() -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.delenv("TRM_CACHE")
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(MachineError, match="no home folder"):
+        run_attempt(job, lambda report: None, lambda: False)
+
+
+def test_full_cache_is_a_lack_of_space(s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = node_without_a_cache(errno.ENOSPC, s3_bucket, tmp_path, monkeypatch)
+    last = run_attempt(job, lambda report: None, lambda: False)
+    assert last.status == "interrupted" and last.reason.startswith("storage failure: No space left on device")
 
 
 class SteppedClock:
