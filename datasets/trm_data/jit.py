@@ -6,10 +6,11 @@ makes a batch a pure function of (seed, step, slot) and an augmentation a pure f
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from functools import cached_property, update_wrapper
 from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,17 +29,49 @@ _M2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
+_LOCK = threading.RLock()
+
+
+class _Kernel:
+    """Compile a function when it is first called, or used by another one that is.
+
+    Most commands call none, and numba takes 110 MB of memory and a quarter of a second to load.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._dispatcher(*arguments)
+
+    def __reduce__(self) -> str:
+        return self._function.__qualname__
+
+    @property
+    def _numba_type_(self) -> Any:
+        """Type of the kernel where another one names it."""
+        return self._dispatcher._numba_type_
+
+    @cached_property
+    def _dispatcher(self) -> Any:
+        import numba
+
+        with _LOCK:
+            try:
+                return numba.njit(cache=True, nogil=True)(self._function)
+            except RuntimeError:
+                numba.config.CACHE_DIR = str(private_folder("numba"))
+                return numba.njit(cache=True, nogil=True)(self._function)
+
+
 def jit(function: F) -> F:
-    """Compile with numba: cached on disk, without the interpreter lock.
+    """Compile with numba when the function is first called: cached on disk, without the interpreter lock.
 
     The cache lies beside the code, or else below the home folder. Where neither can be written, as in a container with
     a read-only file system, numba raises RuntimeError; the cache is then in the user's private temporary folder.
     """
-    try:
-        return cast(F, numba.njit(cache=True, nogil=True)(function))
-    except RuntimeError:
-        numba.config.CACHE_DIR = str(private_folder("numba"))
-        return cast(F, numba.njit(cache=True, nogil=True)(function))
+    return cast(F, _Kernel(function))
 
 
 @jit

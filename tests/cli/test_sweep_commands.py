@@ -340,7 +340,7 @@ def test_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tm
 @pytest.mark.parametrize(
     ("command", "absent"),
     [
-        ("sweep plan --recipe sudoku-mini --vary T=1,2", {"torch", "ray", "mlflow", "optuna"}),
+        ("sweep plan --recipe sudoku-mini --vary T=1,2", {"torch", "ray", "mlflow", "optuna", "numba"}),
         ("sweep status", {"torch", "ray", "mlflow", "optuna", "numba"}),
         ("leaderboard", {"torch", "ray", "mlflow", "optuna", "numba"}),
     ],
@@ -352,6 +352,14 @@ def test_reading_commands_load_no_library_for_running(command: str, absent: set[
     code += f"print('LOADED', sorted({absent!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-2:] == ["0", "LOADED []"], done.stdout + done.stderr
+
+
+def test_code_that_resumes_a_sweep_loads_no_library_for_running() -> None:
+    """A resume with nothing left calls nothing of it."""
+    code = "import sys, orchestrator.execution.run; "
+    code += "print(sorted({'torch', 'ray', 'mlflow', 'numba'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 def test_message_about_another_definition_is_short(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
