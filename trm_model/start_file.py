@@ -21,6 +21,8 @@ from trm_data.own_code import is_address, named_folder, replace_values, short
 from trm_data.sources.files import Address, parse_address, read
 
 SETTING = "train.start_from"
+NAME = "checkpoint.safetensors"
+"""Of the copy of the checkpoint that a storage keeps."""
 STARTS = ("start_from", SETTING)
 """Names under which nested plain settings hold it."""
 _LONGEST_HEADER, _PART = 2**28, 2**20

@@ -6,9 +6,11 @@ that has not ended keeps its newest checkpoint, from which it resumes.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -17,10 +19,15 @@ from orchestrator.records.index import sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.unfinished import held
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import driver_of
 from orchestrator.storage.s3 import in_parallel
+from trm_model.start_file import NAME
 
+logger = logging.getLogger(__name__)
+
+DELETING = "deleting-"
+"""Beginning of the name of a file that says that the copy beside it is about to be deleted, if no record names it."""
 _CHECKPOINT = re.compile(r"(?P<kind>step|base)-\d+\.safetensors")
 _START = re.compile(rb"#sha256=([0-9a-f]{64})")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -74,9 +81,9 @@ def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: 
         others = sum(one.num_bytes for name in names if name not in free for s in sizes[name].values() for one in s)
         mine = {(name, trial): stored for name in free for trial, stored in sizes[name].items()}
         done = least_useful(records, mine, keep - others)
-        weights = unused_weights(storage) if dry_run else delete_unused_weights(storage)
         if not dry_run:
             storage.delete_many([key for one in done.deleted for key in (one.key, *one.shared)])
+        weights = unused_weights(storage) if dry_run else delete_unused_weights(storage)
     return done._replace(deleted=[*weights, *done.deleted], kept_bytes=done.kept_bytes + others)
 
 
@@ -103,15 +110,43 @@ def _named_weights(storage: Storage, without: str | None) -> set[str]:
 
 
 def delete_unused_weights(storage: Storage) -> list[Stored]:
-    """Delete the weights that nothing names, and return them. Those that a run has begun to use meanwhile stay: its
-    record may be written after the records were read (`orchestrator.records.start_weights`)."""
-    before, deleted = storage.versions("weights"), []
-    for one in unused_weights(storage):
-        keys = [one.key, *one.shared]
-        if storage.versions(one.key.rpartition("/")[0]) == {key: before.get(key) for key in keys}:
-            storage.delete_many(keys)
-            deleted.append(one)
+    """Delete the weights that nothing names, and return them. Those that cannot be deleted, of another user for
+    example, are named in a warning.
+
+    Between the last look at the records and the deletion a run may begin that names them. So they are marked before
+    that look: a run writes its record and then looks for marks (`orchestrator.records.start_weights`), and one of the
+    two sees the other.
+    """
+    marks, deleted = {}, []
+    try:
+        for folder in map(_folder_of, unused_weights(storage)):
+            with _skipped(folder):
+                mark = f"{folder}/{DELETING}{uuid.uuid4().hex}.json"
+                storage.write(mark, b"{}\n")
+                marks[folder] = mark
+        for one in unused_weights(storage) if marks else []:
+            folder, files = _folder_of(one), {one.key, *one.shared} - set(marks.values())
+            if folder in marks and files:
+                with _skipped(folder):
+                    storage.delete(f"{folder}/{NAME}")  # first: where it is, the other files are
+                    storage.delete_many(sorted(files))
+                    deleted.append(one)
+    finally:
+        with _skipped("weights"):
+            storage.delete_many(list(marks.values()))
     return deleted
+
+
+def _folder_of(weights: Stored) -> str:
+    return weights.key.rpartition("/")[0]
+
+
+@contextmanager
+def _skipped(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        logger.warning("%s is kept: %s", folder, error)
 
 
 def _is_free(leases: ExitStack, storage: Storage, name: str, *, dry_run: bool, alone: bool) -> bool:

@@ -2,30 +2,30 @@
 
 Whoever begins a sweep has the file; every machine that runs one of its trials, and everybody who resumes it later,
 takes the copy. Nothing is copied again while the storage has it. Copies that no record names are deleted
-(`orchestrator.records.retention`): whoever begins to use one says so in a file next to it, since a record comes later.
+(`orchestrator.records.retention`). Whoever begins to use one therefore provides it again once its record is written.
 """
 
 from __future__ import annotations
 
-import uuid
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.records.checkpoints import StoredCheckpoints
+from orchestrator.records.retention import DELETING
 from orchestrator.storage import LocalStorage, Storage, StorageError
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.definition import MAX_CHECKED_CELLS, Sweep
 from orchestrator.sweep.matching import shape_of
 from orchestrator.sweep.settings import replace_settings, starts_of
 from orchestrator.sweep.space import head
 from trm_data.errors import ConfigError
-from trm_model.checkpoints.start import NAME, StartHead, check_head, copy_start, head_of, read_start_head
+from trm_model.checkpoints.start import StartHead, check_head, copy_start, head_of, read_start_head
 from trm_model.config import TrialConfig
-from trm_model.start_file import read_head, short_start, start_sha256
+from trm_model.start_file import NAME, read_head, short_start, start_sha256
 
-_USED = "used.json"
-"""Its content is another one whenever somebody begins to use the copy."""
+DELETION_S = 120.0
+"""Longest time that the records are looked through before a copy is deleted."""
 
 
 def start_store(storage: Storage, address: str) -> StoredCheckpoints:
@@ -43,13 +43,22 @@ def provide_start(storage: Storage, address: str, *, is_stored: bool = False) ->
         UserError: it cannot be read, or has another content than the address says.
     """
     store = start_store(storage, address)
-    if NAME in store.names():
-        with suppress(StorageError):  # of another user, whose copies only that user can delete
-            store.write(_USED, to_json_bytes({"by": uuid.uuid4().hex}))
-        if NAME in store.names():  # nobody who saw the former content deletes it
+    _await_deletion(store)
+    if NAME not in store.names():
+        _require_named(address, is_stored)
+        copy_start(address, store)
+
+
+def _await_deletion(store: StoredCheckpoints) -> None:
+    """Wait until nobody is about to delete a copy. A process that died meanwhile has left its mark."""
+    deadline = time.monotonic() + DELETION_S
+    while marks := [name for name in store.names() if name.startswith(DELETING)]:
+        if time.monotonic() > deadline:
+            for name in marks:
+                with suppress(StorageError):  # of another user
+                    store.delete(name)
             return
-    _require_named(address, is_stored)
-    copy_start(address, store)
+        time.sleep(0.2)
 
 
 def _require_named(address: str, is_stored: bool) -> None:

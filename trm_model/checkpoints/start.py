@@ -22,13 +22,11 @@ from trm_model.checkpoints.table_deltas import TABLE
 from trm_model.checkpoints.trained import average
 from trm_model.config import ModelConfig, TrialConfig
 from trm_model.model.recursion import Model, build_model
-from trm_model.start_file import read_head, read_remote, short_start, start_sha256
+from trm_model.start_file import NAME, read_head, read_remote, short_start, start_sha256
 
 if TYPE_CHECKING:
     from trm_data import Dataset
 
-NAME = "checkpoint.safetensors"
-"""Of the checkpoint in the store that `copy_start` fills."""
 _MUST_AGREE = (
     "variant",
     "recursion",
