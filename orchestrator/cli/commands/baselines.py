@@ -121,15 +121,19 @@ def list_(
 def check(
     file: Annotated[Path, typer.Argument(help="A CSV in the form of `trm baselines list`.", **INPUT_FILE)],
 ) -> None:
-    """Check a file of published rows: every row needs a source, a split and a possible score.
+    """Check a file of published rows: every row needs a source, a split and a possible score, every curve two points.
 
     Example: trm baselines check my-rows.csv
     """
     from orchestrator.cli.views.console import out
-    from orchestrator.results.baselines import read_baselines
+    from orchestrator.results.baselines import check_point, load_baselines, read_baselines
     from orchestrator.sweep.text import plural
 
-    out.print(f"{file}: {plural(len(read_baselines(file)), 'row')}, all well-formed")
+    rows = read_baselines(file)
+    known = load_baselines(None, rows)
+    for row in rows:
+        check_point(row, known, least=2)
+    out.print(f"{file}: {plural(len(rows), 'row')}, all well-formed")
 
 
 @app.command()
@@ -149,6 +153,7 @@ def add(
     samples: Annotated[
         int | None, typer.Option("--samples", help="Answers per attempt that are combined: rollouts, samples.")
     ] = None,
+    curve: Annotated[str, typer.Option("--curve", help="The model, if it has rows at other numbers of passes.")] = "",
     train_puzzles: Annotated[
         int | None, typer.Option("--train-puzzles", help="Training puzzles before augmentation.")
     ] = None,
@@ -173,7 +178,7 @@ def add(
     --score 88.1 --items 1000 --passes 16 --samples 1 --train-puzzles 1000 --source "arXiv 2601.00001" --date 2026-01
     """
     from orchestrator.cli.views.console import out
-    from orchestrator.results.baselines import Baseline, load_baselines
+    from orchestrator.results.baselines import Baseline, check_point, load_baselines
     from orchestrator.results.baselines.own import OwnBaselines, check_benchmark
     from orchestrator.storage import open_storage
     from trm_data.errors import ConfigError
@@ -181,13 +186,15 @@ def add(
     check_benchmark(benchmark)
     values = {"benchmark": benchmark, "system": system, "score": score, "source": source, "date": date, "kind": kind}
     values |= {"split": split, "metric": metric, "items": items, "seeds": seeds, "params": params, "role": role}
-    values |= {"passes": passes, "votes": votes, "samples": samples, "train_puzzles": train_puzzles}
+    values |= {"passes": passes, "votes": votes, "samples": samples, "curve": curve, "train_puzzles": train_puzzles}
     values |= {"correct": correct, "train_gpu_hours": train_gpu_hours, "train_gpu": train_gpu}
     values |= {"cost_per_task_usd": usd_per_task, "protocol": protocol, "evidence": evidence, "detail": detail}
     row = Baseline.parse(values)
     own = OwnBaselines(open_storage(storage), baselines)
-    if not replace and row.key in {known.key for known in load_baselines(None, own.read())}:
+    known = load_baselines(None, own.read())
+    if not replace and row.key in {other.key for other in known}:
         raise ConfigError(f"{system!r} has this row of {benchmark} already", "Add --replace to change its figures")
+    check_point(row, known)
     own.put([row])
     out.print(f"{row.system}, {row.benchmark}, {row.split}, {row.metric}: {row.score:g} % in {own.where}")
 

@@ -55,6 +55,8 @@ class Baseline(Settings):
     """Views per puzzle that vote on the answer."""
     samples: int | None = Field(None, ge=1)
     """Answers per attempt that are combined: rollouts, samples of a language model, checkpoints."""
+    curve: str = ""
+    """Name of the trained model whose rows, at several numbers of passes, are points of one depth curve."""
     train_puzzles: int | None = Field(None, ge=1)
     """Training puzzles, or tasks, before augmentation."""
     correct: Literal["label", "valid"] | None = None
@@ -70,7 +72,7 @@ class Baseline(Settings):
     evidence: Literal["verified", "claimed", "quoted"]
     """verified: scored by the benchmark's owner. claimed: by whoever ran it. quoted: read second-hand only."""
 
-    @field_validator("benchmark", "system", "train_gpu", "source", "detail")
+    @field_validator("benchmark", "system", "curve", "train_gpu", "source", "detail")
     @classmethod
     def _is_printable(cls, text: str) -> str:
         # These are shown in terminals, pages and spreadsheets; a control character could forge what is shown.
@@ -102,6 +104,8 @@ class Baseline(Settings):
 
 _COLUMNS = [name for name in Baseline.model_fields if name != "benchmark"]
 _OPTIONAL = {name for name, field in Baseline.model_fields.items() if not field.is_required()}
+_SAME_ON_A_CURVE = ("params", "split", "metric", "protocol", "votes", "samples", "train_puzzles", "correct")
+_ONE_MODEL = "A curve is one trained model that was scored in one way at several numbers of passes"
 
 
 def benchmarks() -> list[str]:
@@ -128,6 +132,33 @@ def load_baselines(benchmark: str | None = None, own: Sequence[Baseline] = ()) -
 def merge(rows: Iterable[Baseline], later: Iterable[Baseline]) -> list[Baseline]:
     """Merge two lists; a later row replaces an earlier one with the same key."""
     return list({row.key: row for row in (*rows, *later)}.values())
+
+
+def check_point(row: Baseline, known: Iterable[Baseline], *, least: int = 1) -> None:
+    """Raise an error unless a row that names a depth curve can be a point of it, beside the known rows that name it.
+
+    Args:
+        known: may hold the row itself, which is passed over.
+        least: number of points that the curve must have, the row included.
+
+    Raises:
+        DataError: naming both rows and the column.
+    """
+    if not row.curve:
+        return
+    if row.passes is None:
+        raise DataError(f"{row.system!r} is a point of curve {row.curve!r}, but has no passes", "State its passes")
+    names = row.benchmark, row.curve
+    others = [other for other in known if (other.benchmark, other.curve) == names and other.key != row.key]
+    for other in others:
+        differing = [name for name in _SAME_ON_A_CURVE if getattr(row, name) != getattr(other, name)]
+        both = f"{row.system!r} and {other.system!r} of curve {row.curve!r}"
+        if differing:
+            raise DataError(f"{both} differ in {differing[0]}", _ONE_MODEL)
+        if row.passes == other.passes:
+            raise DataError(f"{both} have the same passes, {row.passes}", _ONE_MODEL)
+    if len(others) + 1 < least:
+        raise DataError(f"{row.system!r} is the only row of curve {row.curve!r}", _ONE_MODEL)
 
 
 def read_baselines(path: Path) -> list[Baseline]:
@@ -175,6 +206,7 @@ def _parse_rows(
     name: str, num_columns: int, benchmark: dict[str, str], reader: csv.DictReader[str]
 ) -> Iterator[Baseline]:
     seen: dict[tuple[str, ...], int] = {}
+    points: list[Baseline] = []
     for values in reader:
         where = f"{name}, line {reader.line_num}"
         if "" in values or None in values.values():
@@ -187,6 +219,12 @@ def _parse_rows(
         if row.key in seen:
             raise DataError(f"{where}: repeats line {seen[row.key]} ({row.system!r})", "Remove one of them")
         seen[row.key] = reader.line_num
+        if row.curve:
+            try:
+                check_point(row, points)
+            except DataError as error:
+                raise DataError(f"{where}: {error.what}", error.remedy) from None
+            points.append(row)
         yield row
 
 
@@ -212,6 +250,7 @@ __all__ = [
     "Metric",
     "Protocol",
     "benchmarks",
+    "check_point",
     "load_baselines",
     "merge",
     "parse_baselines",

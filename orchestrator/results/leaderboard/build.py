@@ -124,6 +124,7 @@ def _published_entry(row: Baseline) -> Entry:
         passes=row.passes,
         votes=row.votes,
         samples=row.samples,
+        curve=row.curve,
         train_puzzles=row.train_puzzles,
         gpu_hours=row.train_gpu_hours,
         gpu=row.train_gpu,

@@ -135,6 +135,27 @@ def named_entries(groups: dict[_Group, list[TrialRecord]], metric: str) -> list[
     return entries
 
 
+def without_depth(family: str) -> str:
+    """Return the name of a configuration without its D."""
+    return " ".join(part for part in family.split(" ") if not part.startswith("D=")) or "base"
+
+
+def _curve(record: TrialRecord) -> str:
+    """Return the name of a trial's depth curve: its configuration without D, with a hash, since names can be shared."""
+    evaluation = record.config.evaluation.model_copy(update={"supervision_steps": None})
+    config = record.config.model_copy(update={"seed": 0, "evaluation": evaluation})
+    return f"{without_depth(record.family)} ({trial_id(config, record.dataset.fingerprint)[:6]})"
+
+
+def _first_step_score(results: Sequence[TrialResult], metric: str, compute: tuple[int, int, int]) -> float | None:
+    """Return the mean score after the first supervision step; None if it is not that of the same kind of answer."""
+    passes, votes, samples = compute
+    if metric != "exact_accuracy" or passes == 1 or votes > 1 or samples > 1:
+        return None
+    shares = [share for result in results if (share := result.metrics.get("first_step_accuracy")) is not None]
+    return 100 * float(np.mean(shares)) if len(shares) == len(results) else None
+
+
 def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
     group = sorted(group, key=lambda record: record.config.seed)
     results = [record.result for record in group if record.result is not None]
@@ -160,7 +181,7 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         puzzles_presented=_mean([result.puzzles_presented for result in results]),
         cost=mean_cost([trial_cost(record) for record in group]),
     )
-    passes, votes, samples = own_compute(group[0])
+    passes, votes, samples = compute = own_compute(group[0])
     started = start_words(group[0])
     return Entry(
         system=name,
@@ -173,6 +194,8 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         passes=passes,
         votes=votes,
         samples=samples,
+        curve=_curve(group[0]),
+        first_step_score=_first_step_score(results, metric, compute),
         train_puzzles=None if started else num_trained(group[0]),
         gpu_hours=provenance.cost.gpu_hours if provenance.cost else None,
         gpu=next((attempt.start.gpu_name or "" for attempt in group[0].attempts), ""),

@@ -79,6 +79,12 @@ class Entry:
     votes: int | None = None
     samples: int | None = None
     """Supervision steps at evaluation, views that vote and answers per attempt; None where the source does not say."""
+    curve: str = ""
+    """Name of the depth curve that the row is a point of: rows of one model, or of one own configuration, that differ
+    in their passes alone. Empty for a published model with a single row."""
+    first_step_score: float | None = None
+    """Of the same own checkpoints after their first supervision step, per cent: the point of the curve at one pass.
+    None where more than one answer was combined."""
     train_puzzles: int | None = None
     gpu_hours: float | None = None
     """Of training; for own rows of all attempts, the mean over seeds."""

@@ -1,12 +1,13 @@
 """Draw the scores of a benchmark against the cost of training and against the passes of an answer.
 
 One drawing holds the rows of several tables, which are not ranked together: the colour of a dot is its protocol, a
-hollow one has another training set than the published one, and no line joins them. A row that does not state the cost
-is not drawn but counted.
+hollow one has another training set than the published one. Against passes a line joins the points of a depth curve: the
+rows of one trained model; no other line joins rows. A row that does not state the cost is not drawn but counted.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, get_args
 
@@ -17,7 +18,7 @@ from orchestrator.results.leaderboard import PUBLISHED, Entry, Table
 from orchestrator.results.leaderboard.comparable import PROTOCOL_TITLES
 from orchestrator.results.report.figure_data import Cell, Rows
 from orchestrator.results.report.interval_plots import describe
-from orchestrator.results.report.markup import Scale, axes, percent, plot, tag
+from orchestrator.results.report.markup import Scale, axes, percent, plot, polyline, stretched, tag
 from orchestrator.results.report.scatter import LEAST_RATIO, place_names
 from orchestrator.sweep.text import readable
 
@@ -79,6 +80,7 @@ def effort_plot(rows: Sequence[tuple[Table, Entry]], axis: Axis) -> Markup:
         return Markup("")
     x = Scale.over(costs, log=True, margin=0.12)
     y = Scale.of_scores([entry.score for _, entry, _ in points])
+    lines = stretched(*_curves(points, x, y)) if axis is PASSES else Markup("")
     marks = [_dot(table, entry, x.at(cost), y, axis) for table, entry, cost in points]
     best_first = sorted(points, key=lambda point: -point[1].score)
     places = [(x.at(cost), 100 - y.at(entry.score), entry) for _, entry, cost in best_first]
@@ -86,7 +88,7 @@ def effort_plot(rows: Sequence[tuple[Table, Entry]], axis: Axis) -> Markup:
     shown = [_PROTOCOLS[name] for name in _PROTOCOLS if any(table.protocol == name for table, *_ in points)]
     best = best_first[0][1]
     drawing = plot(
-        axes(x, y, x_format="compact") + Markup("").join(marks),
+        axes(x, y, x_format="compact") + lines + Markup("").join(marks),
         label=f"Exact accuracy against {axis.title}, {len(points)} rows; highest: {best.system}, "
         f"{best.score:.1f} %, {axis.shown(best)}.",
         height=360,
@@ -101,13 +103,32 @@ def effort_plot(rows: Sequence[tuple[Table, Entry]], axis: Axis) -> Markup:
 
 def effort_rows(rows: Sequence[tuple[Table, Entry]], axis: Axis) -> Rows:
     """Return the data of `effort_plot`, without the rows that it leaves out."""
-    head: tuple[Cell, ...] = ("system", "protocol", "compute", "training", axis.name, "gpu", "score", "source")
-    found = [
-        (entry.system, table.protocol, table.compute, table.training, cost, entry.gpu, entry.score, entry.source)
-        for table, entry in rows
-        if (cost := axis.of(entry))
-    ]
+    names = ("system", "protocol", "compute", "training", axis.name, "gpu", "score", "source")
+    head: tuple[Cell, ...] = (*names, "curve") if axis is PASSES else names
+    found: list[tuple[Cell, ...]] = []
+    for table, entry in rows:
+        if cost := axis.of(entry):
+            ways = (table.protocol, table.compute, table.training)
+            row = (entry.system, *ways, cost, entry.gpu, entry.score, entry.source)
+            found.append((*row, entry.curve) if axis is PASSES else row)
     return (head, *found)
+
+
+def _curves(points: Sequence[tuple[Table, Entry, float]], x: Scale, y: Scale) -> list[Markup]:
+    """Draw a line through the points of each depth curve, in the colour of their protocol."""
+    curves: dict[tuple[object, ...], list[tuple[float, float]]] = defaultdict(list)
+    for table, entry, cost in points:
+        if entry.curve:
+            # A row of the user's own may carry the name of a packaged curve whose rows were scored in another way.
+            key = (table.protocol, entry.curve, table.training, table.scoring, entry.votes, entry.samples)
+            curves[key].append((cost, entry.score))
+    lines = []
+    for (protocol, *_), found in curves.items():
+        if len(found) > 1:
+            name, class_ = _PROTOCOLS[str(protocol)]
+            path = polyline([(x.at(cost), y.at(score)) for cost, score in sorted(found)], "depth-line")
+            lines.append(tag("g", path, class_=class_, data_group=name))
+    return lines
 
 
 def _dot(table: Table, entry: Entry, at: float, y: Scale, axis: Axis) -> Markup:

@@ -148,6 +148,8 @@ def effort_figures(tables: Sequence[Table]) -> list[Figure]:
             )
             if axis is effort.GPU_HOURS:
                 caption += " GPU-hours of different GPUs are not the same: point at a dot for its type."
+            else:
+                caption += " A line joins the rows of one trained model, or of one own configuration."
             title = f"{tables[0].title}, accuracy against {name}"
             figures.append(Figure(title, caption, body, True, effort.effort_rows(rows, axis)))
     return figures

@@ -196,6 +196,8 @@ def plain_row(entry: Entry) -> dict[str, Any]:
         "passes": entry.passes,
         "votes": entry.votes,
         "samples": entry.samples,
+        "curve": entry.curve,
+        "first_step_score": rounded(entry.first_step_score),
         "train_puzzles": entry.train_puzzles,
         "usd_at_most": own.cost.usd if own and own.cost else None,
         "kwh_at_most": own.cost.kwh if own and own.cost else None,

@@ -11,6 +11,7 @@ from itertools import accumulate
 from markupsafe import Markup
 
 from orchestrator.results.leaderboard import Entry
+from orchestrator.results.leaderboard.confirmed import without_depth
 from orchestrator.results.report.figure_data import Rows
 from orchestrator.results.report.interval_plots import describe
 from orchestrator.results.report.markup import Scale, axes, kind_class, percent, plot, polyline, stretched, tag
@@ -60,7 +61,7 @@ def depth_curves(trials: Sequence[TrialView]) -> list[DepthCurve]:
     for trial in final:
         result = trial.record.result
         assert result is not None
-        steps, by_steps = result.supervision_steps, scores[_without_depth(trial), trial.variant]
+        steps, by_steps = result.supervision_steps, scores[without_depth(trial.family), trial.variant]
         first, last = (result.metrics.get(name) for name in ("first_step_accuracy", "exact_accuracy"))
         if steps is None or last is None:
             continue
@@ -77,11 +78,6 @@ def depth_curves(trials: Sequence[TrialView]) -> list[DepthCurve]:
         if len(by_steps) > 1
     ]
     return sorted(curves, key=lambda curve: -max(curve.means.values()))[:MAX_CURVES]
-
-
-def _without_depth(trial: TrialView) -> str:
-    """Return the name of a trial's configuration, without its D."""
-    return " ".join(part for part in trial.family.split(" ") if not part.startswith("D=")) or "base"
 
 
 def depth_plot(curves: Sequence[DepthCurve]) -> Markup:
