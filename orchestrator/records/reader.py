@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,8 +14,8 @@ from orchestrator.records import finished_index
 from orchestrator.records.contradictions import contradictions, copied, has_finished, is_of
 from orchestrator.records.finished_index import is_json
 from orchestrator.records.rows import Columns, Rows, parse_rows
-from orchestrator.records.schema import Attempt, Status, StopDecision, TrialRecord, TrialResult
-from orchestrator.records.segments import attempt_of, current_segments, is_inherited
+from orchestrator.records.schema import Attempt, Status, StopDecision, TrialHead, TrialRecord, TrialResult
+from orchestrator.records.segments import attempt_of, current_segments, is_folded, parts_of
 from orchestrator.records.stored import NO_FILE, Damaged, DamagedRecordError
 from orchestrator.records.trial_files import TrialFiles
 from orchestrator.storage import Storage
@@ -185,16 +185,25 @@ class _Loader:
         An attempt without the checkpoint of what an earlier one had inherited has inherited it again: it counts once.
         """
         segments = self._segments([attempt for attempt, _ in limits])
-        names = [(name, until) for attempt, until in limits for name in current_segments(segments, attempt)]
-        again = [name for name, _ in names if is_inherited(name)][:-1]
-        kept = [(segments[name], until) for name, until in names if name not in again]
+        parts = [(parts_of(segments, attempt), until) for attempt, until in limits]
+        last = max((i for i, (found, _) in enumerate(parts) if _any_inherited(found)), default=0)
+        kept = [(part if i >= last else part.own(), until) for i, (found, until) in enumerate(parts) for part in found]
         return [columns if until is None else columns.up_to(until) for columns, until in kept]
 
-    def load_own(self, attempt: int, from_step: int) -> list[Columns]:
-        """Return the rows that an attempt has recorded itself, without those that it inherited."""
-        segments = self._segments([attempt])
-        names = [name for name in current_segments(segments, attempt) if not is_inherited(name)]
-        return [segments[name].own_from(from_step) for name in names]
+    def load_own(self, attempt: int, earlier: Sequence[int], inherited_up_to: int | None) -> list[Columns]:
+        """Return the rows that an attempt has recorded itself, without those that it inherited.
+
+        Args:
+            earlier: numbers of the attempts before it.
+            inherited_up_to: step of the checkpoint of a shorter trial from which it may have started; None if it did
+                not. A fold of an earlier version begins with rows up to there that are not marked.
+        """
+        segments = self._segments([*earlier, attempt] if inherited_up_to is not None else [attempt])
+        parts = parts_of(segments, attempt)
+        if inherited_up_to is not None and any(map(is_folded, current_segments(segments, attempt)[:1])):
+            is_marked = any(_any_inherited(parts_of(segments, number)) for number in (*earlier, attempt))
+            parts[0] = parts[0] if is_marked else parts[0].after_first(inherited_up_to)
+        return [part.own() for part in parts]
 
     def last_step(self, attempt: int) -> int | None:
         """Return the last step of the newest segment of an attempt; None if that has none."""
@@ -246,6 +255,10 @@ class _Loader:
         return columns
 
 
+def _any_inherited(parts: Iterable[Columns]) -> bool:
+    return any(part.inherited.any() for part in parts)
+
+
 def _record(sweep: str, trial_id: str, files: TrialFiles, loader: _Loader) -> TrialRecord:
     head, config = files.head(trial_id)
     attempts, result, retries = files.attempts(), files.part("result.json", TrialResult), files.retries()
@@ -267,9 +280,7 @@ def _record(sweep: str, trial_id: str, files: TrialFiles, loader: _Loader) -> Tr
     rows = Rows(partial(loader.load, limits))
     if len(attempts) > 1 or head.origin or any(each.end is None or each.start.from_step for each in attempts):
         # The wall clock may have stepped between attempts: the times of rows do not say which attempt they are from.
-        attempts = [
-            replace(each, rows=Rows(partial(loader.load_own, each.number, each.start.from_step))) for each in attempts
-        ]
+        attempts = _with_own_rows(head, attempts, loader)
     return TrialRecord(
         trial_id=trial_id,
         sweep=sweep,
@@ -286,6 +297,20 @@ def _record(sweep: str, trial_id: str, files: TrialFiles, loader: _Loader) -> Tr
         origin=head.origin,
         retries=retries,
     )
+
+
+def _with_own_rows(head: TrialHead, attempts: Sequence[Attempt], loader: _Loader) -> list[Attempt]:
+    """Return attempts with what each has recorded itself."""
+    is_continued = head.origin is not None and head.origin.kind == "continued"
+    earlier: list[int] = []
+    found = []
+    for each in attempts:
+        inherited_up_to = each.start.from_step if is_continued and each.start.from_step else None
+        is_continued = is_continued and inherited_up_to is None  # the attempts after it resume
+        rows = Rows(partial(loader.load_own, each.number, tuple(earlier), inherited_up_to))
+        found.append(replace(each, rows=rows))
+        earlier.append(each.number)
+    return found
 
 
 def _step(attempts: Sequence[Attempt], rows: Rows, loader: _Loader) -> int:

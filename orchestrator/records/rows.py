@@ -35,6 +35,8 @@ class Columns(NamedTuple):
     """Index of each row's group."""
     place: NDArray[np.int32]
     """Index of each row in its group."""
+    inherited: NDArray[np.bool_]
+    """Whether each row says that it was inherited from a shorter trial. Those of earlier versions do not."""
     groups: tuple[_Group, ...]
 
     def row(self, index: int) -> Row:
@@ -49,24 +51,34 @@ class Columns(NamedTuple):
 
     def up_to(self, step: int) -> Columns:
         """Return the rows up to and including a step."""
-        keep = self.steps <= step
+        return self._only(self.steps <= step)
+
+    def after_first(self, step: int) -> Columns:
+        """Return the rows from the first one after a step on."""
+        return self._only(np.logical_or.accumulate(self.steps > step))
+
+    def own(self) -> Columns:
+        """Return the rows that were not inherited."""
+        return self._only(~self.inherited)
+
+    def with_inherited(self, count: int) -> Columns:
+        """Return the same rows, of which the first ones are marked as inherited."""
+        return self._replace(inherited=self.inherited | (np.arange(len(self.steps)) < count))
+
+    def begins_with(self, other: Columns) -> bool:
+        """Return whether the first rows have the steps and times of all rows of another part."""
+        count = len(other.steps)
+        return np.array_equal(self.steps[:count], other.steps) and np.array_equal(self.times_s[:count], other.times_s)
+
+    def _only(self, keep: NDArray[np.bool_]) -> Columns:
         if keep.all():
             return self
         return self._replace(
-            steps=self.steps[keep], times_s=self.times_s[keep], group=self.group[keep], place=self.place[keep]
-        )
-
-    def own_from(self, step: int) -> Columns:
-        """Return the rows that an attempt which began at a step has recorded itself.
-
-        A fold of an earlier version begins with those of a shorter trial: it is read from the first row after the step.
-        """
-        if not len(self.steps) or self.steps[0] >= step:
-            return self
-        later = np.flatnonzero(self.steps > step)
-        first = int(later[0]) if len(later) else len(self.steps)
-        return self._replace(
-            steps=self.steps[first:], times_s=self.times_s[first:], group=self.group[first:], place=self.place[first:]
+            steps=self.steps[keep],
+            times_s=self.times_s[keep],
+            group=self.group[keep],
+            place=self.place[keep],
+            inherited=self.inherited[keep],
         )
 
     def curve(self, metric: str, split: str) -> Iterator[tuple[int, float]]:
@@ -89,8 +101,11 @@ def _numbers(row: Row) -> list[float]:
     return numbers
 
 
-def columns_of(rows: Iterable[Row]) -> Columns:
+def columns_of(rows: Iterable[Row], inherited: Sequence[bool] | None = None) -> Columns:
     """Return rows as columns.
+
+    Args:
+        inherited: whether each row was inherited from a shorter trial; by default none was.
 
     Raises:
         ValueError: a metric is not a number, or too large an integer.
@@ -128,6 +143,7 @@ def columns_of(rows: Iterable[Row]) -> Columns:
         np.array(times_s, np.float64),
         np.array(group, np.int32),
         np.array(place, np.int32),
+        np.zeros(len(steps), bool) if inherited is None else np.array(inherited, bool),
         groups,
     )
 
@@ -190,15 +206,17 @@ class Rows(Sequence[Row]):
         return [point for part in self.columns for point in part.curve(metric, split)]
 
 
-def dump_rows(rows: Iterable[Row]) -> bytes:
-    """Return one segment: a JSON line per row."""
-    lines = [{"step": r.step, "time_s": r.time_s, "split": r.split, "metrics": r.metrics} for r in rows]
+def dump_rows(rows: Iterable[Row], *, inherited: bool = False) -> bytes:
+    """Return one segment: a JSON line per row. Each inherited row says so: a fold holds them next to others."""
+    mark = {"inherited": True} if inherited else {}
+    lines = [{"step": r.step, "time_s": r.time_s, "split": r.split, "metrics": r.metrics, **mark} for r in rows]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
 def parse_rows(data: bytes) -> tuple[Columns, str]:
     """Return the readable rows of a segment, and what is wrong with the first unreadable one."""
     rows: list[Row] = []
+    inherited: list[bool] = []
     problem = ""
     for number, line in enumerate(data.splitlines(), 1):
         try:
@@ -209,4 +227,5 @@ def parse_rows(data: bytes) -> tuple[Columns, str]:
             problem = problem or f"line {number}: {type(error).__name__}: {error}"
             continue
         rows.append(row)
-    return columns_of(rows), problem
+        inherited.append(values.get("inherited") is True)
+    return columns_of(rows, inherited), problem

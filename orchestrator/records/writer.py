@@ -67,7 +67,7 @@ class TrialWriter:
 
     def inherit(self, rows: list[Row]) -> None:
         """Copy the curve of the trial from whose checkpoint this attempt starts. Must be called before `start`."""
-        self.folder.write(segment_name(self.attempt, 0), dump_rows(rows))
+        self.folder.write(segment_name(self.attempt, 0), dump_rows(rows, inherited=True))
 
     def add(self, row: Row) -> None:
         """Keep a row for the next segment, which is written when it is due.
