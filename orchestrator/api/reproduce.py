@@ -70,6 +70,8 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
             folder.delete(key)
     head = new_head(record.stage, record.family, config, record.dataset, trial_id=record.trial_id)
     write_head(folder, config, head)
+    if config.train.start_from is not None:  # again: what nothing named yet may have been deleted
+        provide_start(storage, config.train.start_from, is_stored=True)
     job = Job(storage.url, sweep, record.trial_id, config.plain(), dataset.path.name)
     report = run_job(job, config.train.max_steps, events)
     if report.status == Status.INTERRUPTED:

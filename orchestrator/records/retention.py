@@ -118,19 +118,19 @@ def delete_unused_weights(storage: Storage) -> list[Stored]:
     two sees the other.
     """
     marks, deleted = {}, []
+    unused = {_folder_of(one): one for one in unused_weights(storage)}
     try:
-        for folder in map(_folder_of, unused_weights(storage)):
+        for folder in unused:
             with _skipped(folder):
                 mark = f"{folder}/{DELETING}{uuid.uuid4().hex}.json"
                 storage.write(mark, b"{}\n")
                 marks[folder] = mark
-        for one in unused_weights(storage) if marks else []:
-            folder, files = _folder_of(one), {one.key, *one.shared} - set(marks.values())
-            if folder in marks and files:
+        for folder in map(_folder_of, unused_weights(storage) if marks else []):
+            if folder in marks:
                 with _skipped(folder):
                     storage.delete(f"{folder}/{NAME}")  # first: where it is, the other files are
-                    storage.delete_many(sorted(files))
-                    deleted.append(one)
+                    storage.delete_many([unused[folder].key, *unused[folder].shared])
+                    deleted.append(unused[folder])
     finally:
         with _skipped("weights"):
             storage.delete_many(list(marks.values()))
