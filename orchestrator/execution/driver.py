@@ -19,6 +19,7 @@ from orchestrator.execution.callbacks import CallbackList
 from orchestrator.execution.controller import Controller
 from orchestrator.execution.failures import OUTAGE_S
 from orchestrator.execution.options import RunOptions, SweepStatus
+from orchestrator.execution.ray_cluster import TUNE_THREAD
 from orchestrator.records.index import stop_reason, stop_requested
 from orchestrator.resources.gpu_choice import GpuChoice
 from orchestrator.resources.memory import memory_bytes
@@ -30,6 +31,7 @@ from orchestrator.storage.base import StorageError
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources, Sweep
 from orchestrator.sweep.trials import PlannedTrial
+from trm_data.errors import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ together with the driver, a clean stop never happens."""
 MAX_UNBOUNDED_SLOTS = 64
 """Trials that run at once at most where neither the user nor the machines at the start limit them."""
 MACHINES_S = 1.0
-"""How long Ray's list of nodes is cached."""
+"""How long Ray's list of nodes is cached, and how long a decision waits for a newer one."""
 
 Executor = Callable[[Controller, int], None]
 """Runs what a controller suggests, up to a number of trials at once, until it is finished."""
@@ -81,14 +83,30 @@ class ClusterPlacement:
         self._cluster = cluster
         self._options = options
         self._costs = costs
-        self._known: tuple[float, list[Machine]] | None = None
+        self._machines = Machine.of_ray(cluster.nodes())
+        self._read_s = time.monotonic()
+        self._reader: threading.Thread | None = None
 
     def machines(self) -> list[Machine]:
-        """Return the nodes of the cluster, cached for at most one second."""
-        now_s = time.monotonic()
-        if self._known is None or now_s - self._known[0] > MACHINES_S:
-            self._known = now_s, Machine.of_ray(self._cluster.nodes())
-        return self._known[1]
+        """Return the nodes of the cluster as they were a second ago, or before while Ray does not answer.
+
+        Ray waits for a minute for a GCS that has died. Whoever decides about trials must not: the thread that would
+        notice the death waits for the decision.
+        """
+        if self._reader is None or not self._reader.is_alive():
+            if time.monotonic() - self._read_s <= MACHINES_S:
+                return self._machines
+            self._reader = threading.Thread(target=self._read, name="nodes", daemon=True)
+            self._reader.start()
+        self._reader.join(MACHINES_S)
+        return self._machines
+
+    def _read(self) -> None:
+        try:
+            self._machines = Machine.of_ray(self._cluster.nodes())
+        except Exception as error:  # where Ray has died, its processes tell
+            logger.warning("the nodes of the cluster cannot be read: %s", first_line(error))
+        self._read_s = time.monotonic()
 
     def candidates(self, trial: PlannedTrial) -> list[Candidate]:
         """Return the bundles with which a trial may run, the preferred one first; empty if it fits on no GPU."""
@@ -177,7 +195,7 @@ class Driver:
             SweepError: another driver took over, the budget is too small for the next trial, or a canary failed.
         """
         self._callbacks.call("on_sweep_start", self._controller.snapshot(slots))
-        thread = threading.Thread(target=self._run_trials, args=(slots,), name="tune", daemon=True)
+        thread = threading.Thread(target=self._run_trials, args=(slots,), name=TUNE_THREAD, daemon=True)
         thread.start()
         with self._requests:
             abandoned = self._supervise(thread)

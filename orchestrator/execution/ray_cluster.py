@@ -9,6 +9,7 @@ import os
 import platform
 import secrets
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -69,6 +70,10 @@ NOTICE_S = 5.0
 """Seconds that Ray has to report a death during its start, before this process ends."""
 JOIN_NOTICE_S = 30.0
 """The same for a cluster, whose head may be back within this time."""
+TUNE_THREAD = "tune"
+"""Name of the thread in which Ray Tune runs."""
+TUNE_END_S = 30.0
+"""Longest wait for it once Ray has died."""
 TOKEN_FILE = Path(".ray") / "auth_token"
 """Below the home folder: where Ray looks for the token of a cluster."""
 
@@ -130,14 +135,19 @@ class RayCluster:
         """Leave Ray, and end it if it is private. Return whether that succeeded within the limit, in seconds.
 
         Args:
-            is_abandoned: Ray has died, and threads of Ray Tune still wait for it. No further Ray is started in this
+            is_abandoned: Ray has died, and threads of Ray Tune may still wait for it. No further Ray is started in this
                 process.
         """
         global _parts_left
         import ray
 
+        def end() -> None:
+            if is_abandoned:  # Ray ends the process of a thread that calls it after its shutdown
+                _await_tune()
+            ray.shutdown()
+
         # Without its raylet, ray.shutdown may wait forever.
-        thread = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
+        thread = threading.Thread(target=end, name="ray-shutdown", daemon=True)
         thread.start()
         thread.join(limit_s)
         self._stack.close()
@@ -256,6 +266,15 @@ class RayCluster:
             is_over.set()
             thread.join()
             self._missed = 0
+
+
+def _await_tune() -> None:
+    """Wait for the threads of Ray Tune, which may call Ray once more, but not until a Ray without GCS ends the process
+    by itself, after a minute."""
+    deadline = time.monotonic() + TUNE_END_S
+    for thread in threading.enumerate():
+        if thread.name == TUNE_THREAD:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager

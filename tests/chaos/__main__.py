@@ -100,6 +100,8 @@ def audit(made: World, lanes: Sequence[Lane], twins: Mapping[str, TrialRecord]) 
             checks += auditor.audit_trials(lane.storage, sweep, twins)
             if lane.lane == "s3":
                 checks.append(auditor.audit_tracker(TRM, sweep, lane.storage, made.tracker.url))
+        has_failed = any(name.startswith("trial retried") for name in lane.repairs)
+        checks.append(auditor.audit_ends(lane.exits, has_failed=has_failed))
     on_gpus = [record for sweep in lanes[0].complete for record in read_sweep(made.s3, sweep).trials]
     observed = auditor.observed_durations(made.endpoint.requests)
     checks.append(auditor.audit_cost(on_gpus, observed))

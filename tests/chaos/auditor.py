@@ -209,6 +209,17 @@ def audit_cost(records: Iterable[TrialRecord], observed: Mapping[tuple[str, str,
     return check
 
 
+ENDS = {"exit 0", "exit 3", "exit 130", "exit 143", "signal 2", "signal 9", "signal 15"}
+"""How drivers may end here. An error that nobody caught, and Ray where it ends its caller, give 1."""
+
+
+def audit_ends(ends: Mapping[str, int], *, has_failed: bool) -> Check:
+    """Compare how the drivers ended with how they may end; with exit code 1 only where a trial has failed."""
+    allowed = ENDS | {"exit 1"} if has_failed else ENDS
+    problems = [f"{count} ended with {name}" for name, count in sorted(ends.items()) if name not in allowed]
+    return Check("drivers ended with the exit code of their end", sum(ends.values()), problems)
+
+
 def audit_leftovers(storages: Sequence[Storage], folders: Sequence[Path], processes: Sequence[str]) -> list[Check]:
     """Find locks and requests to stop in storages, temporary files and folders of processes, and processes."""
     locks = Check("no lock or request to stop is left")

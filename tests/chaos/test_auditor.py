@@ -22,6 +22,7 @@ from orchestrator.storage.base import to_json_bytes
 from tests.chaos.auditor import (
     Check,
     audit_cost,
+    audit_ends,
     audit_leftovers,
     audit_tracker,
     audit_trials,
@@ -255,3 +256,13 @@ def test_plan_follows_from_the_seed_and_breaks_everything(minutes: float) -> Non
 def test_made_up_row_is_one_that_the_reader_returns(storage: Storage) -> None:
     (record,) = [each for each in read_trials(storage, "depth") if each.trial_id == made(0).trial_id]
     assert list(record.rows) == list(made(0).rows) and isinstance(record.rows[0], Row)
+
+
+def test_a_driver_that_ends_with_an_exit_code_of_nothing_is_found() -> None:
+    ends = {"exit 0": 2, "exit 3": 4, "signal 9": 1}
+    assert audit_ends(ends, has_failed=False).problems == []
+    assert audit_ends(ends | {"exit 1": 1}, has_failed=True).problems == []
+    assert audit_ends(ends | {"exit 1": 1, "signal 11": 2}, has_failed=False).problems == [
+        "1 ended with exit 1",
+        "2 ended with signal 11",
+    ]

@@ -313,6 +313,21 @@ def test_process_whose_ray_was_abandoned_starts_no_other(monkeypatch: pytest.Mon
     assert starts == [("local",)] * 2
 
 
+def test_ray_that_has_died_is_not_left_while_tune_may_still_call_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends the process of a thread that calls it after its shutdown, with exit code 1."""
+    is_left, is_over = threading.Event(), threading.Event()
+    monkeypatch.setattr(ray, "init", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "shutdown", is_left.set)
+    monkeypatch.setattr(ray_cluster, "_parts_left", False)
+    cluster = RayCluster(None)
+    cluster.start()
+    thread = threading.Thread(target=is_over.wait, name=ray_cluster.TUNE_THREAD, daemon=True)
+    thread.start()
+    assert not cluster.shutdown(0.5, is_abandoned=True) and not is_left.is_set()
+    is_over.set()
+    assert is_left.wait(60)
+
+
 def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 

@@ -198,6 +198,35 @@ def test_a_storage_that_hangs_delays_no_look_at_ray(storage: Storage, monkeypatc
     assert not is_late, "the storage was waited for"
 
 
+def test_death_of_ray_is_noticed_while_a_decision_asks_it_for_its_nodes(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray waits for a GCS that has died for a minute, and then ends the process without a word."""
+    asked, ended, waited = threading.Event(), threading.Event(), list[int]()
+
+    class Dying(FakeCluster):
+        def nodes(self) -> list[dict[str, Any]]:
+            if threading.current_thread() is not threading.main_thread():
+                asked.set()
+                waited.extend([] if ended.wait(30) else [1])
+            return super().nodes()
+
+        def failure(self) -> str:
+            return "the GCS has ended" if asked.is_set() else ""
+
+    def script(trial: str, start: int) -> str:
+        ended.wait(30)
+        return "finish"
+
+    monkeypatch.setattr("orchestrator.execution.driver.MACHINES_S", 0.0)
+    monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.1)
+    ran = run_sweep(study(), storage, RunOptions(), cluster=Dying(), execute=StandIn(script).fit)
+    is_late = bool(waited)
+    ended.set()
+    assert ran.status is SweepStatus.ABANDONED and "the GCS has ended" in ran.reason
+    assert not is_late, "Ray was waited for"
+
+
 class TestLostMachines:
     def test_a_lost_trial_goes_again_and_ends_once(self, run: Run, storage: Storage) -> None:
         deeds = {1: "vanish", 2: "lose", 3: "vanish", 4: "leave"}
