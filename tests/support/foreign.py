@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.s3 import S3Storage
 
-LATIN_1 = os.fsdecode(b"caf\xe9.txt")
+LATIN_1 = os.fsdecode(b"\xe9t\xe9.txt")
 
 
 def put(storage: Storage, name: str, data: bytes = b"foreign") -> None:
