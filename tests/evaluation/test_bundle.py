@@ -365,6 +365,10 @@ def test_every_confirmed_trial_of_a_sweep_is_bundled_or_named(
         for key in store.list(f"sweeps/train/trials/{trial}"):
             if name == trial or "/checkpoints/" not in key:
                 data = store.read(key).replace(b'"stage": "explore"', b'"stage": "study"')
+                if name != trial and key.endswith("/trial.json"):  # it is no copy of the other one
+                    head = json.loads(data)
+                    head |= {"trial_id": name, "config": head["config"] | {"seed": 7}}
+                    data = json.dumps(head).encode()
                 store.write(key.replace("sweeps/train", "sweeps/one").replace(trial, name), data)
     written = write_bundle("one", store, path=tmp_path / "bundle")
     assert written.trials == (trial,) and list(written.left_out) == ["aaaaaaaaaaaa"]
