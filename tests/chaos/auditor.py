@@ -209,7 +209,8 @@ def audit_cost(records: Iterable[TrialRecord], observed: Mapping[tuple[str, str,
     return check
 
 
-ENDS = {"exit 0", "exit 3", "exit 130", "exit 143", "signal 2", "signal 9", "signal 15"}
+AWAY = "exit 2 while the head of the cluster was down"
+ENDS = {AWAY, "exit 0", "exit 3", "exit 130", "exit 143", "signal 2", "signal 9", "signal 15"}
 """How drivers may end here. An error that nobody caught, and Ray where it ends its caller, give 1."""
 
 

@@ -21,6 +21,7 @@ from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import read_sweep
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage
+from tests.chaos.auditor import AWAY
 from trm_data.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Lane(threading.Thread):
             command = [*TRM, "sweep", "run", str(file), *self._options]
             while not self._abort.is_set():
                 code = self.drive(command)
-                self.exits[_name_of(code)] += 1
+                self.exits[AWAY if code == 2 and self._head_was_away() else _name_of(code)] += 1
                 self._repair()
                 if code == 0 and self._is_complete():
                     self.complete.append(self.sweep)
@@ -140,6 +141,10 @@ class Lane(threading.Thread):
             self.driver = None
             log.write(f"--- ended with {code}\n".encode())
         return code
+
+    def _head_was_away(self) -> bool:
+        """Return whether the last driver was started while the head of the cluster was down."""
+        return any("no Ray cluster answers at" in line for line in self.tail().splitlines()[-2:])
 
     def _is_complete(self) -> bool:
         definition = find_definition(self.storage, self.sweep)

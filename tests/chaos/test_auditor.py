@@ -20,6 +20,7 @@ from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Row, 
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from tests.chaos.auditor import (
+    AWAY,
     Check,
     audit_cost,
     audit_ends,
@@ -262,6 +263,7 @@ def test_a_driver_that_ends_with_an_exit_code_of_nothing_is_found() -> None:
     ends = {"exit 0": 2, "exit 3": 4, "signal 9": 1}
     assert audit_ends(ends, has_failed=False).problems == []
     assert audit_ends(ends | {"exit 1": 1}, has_failed=True).problems == []
+    assert audit_ends(ends | {AWAY: 1}, has_failed=False).problems == []
     assert audit_ends(ends | {"exit 1": 1, "signal 11": 2}, has_failed=False).problems == [
         "1 ended with exit 1",
         "2 ended with signal 11",

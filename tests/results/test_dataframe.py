@@ -29,6 +29,7 @@ def write(folder: Path, sweep: str, records: list[TrialRecord]) -> None:
         trial = trial_folder(storage, sweep, record.trial_id)
         trial.write("trial.json", new_head(record.stage, record.family, record.config, record.dataset).encode())
         if record.result is not None:
+            trial.write("attempts/001/start.json", AttemptStart(from_step=0, started_s=1.0).encode())
             trial.write("result.json", record.result.model_copy(update={"ended_s": 9.0}).encode())
 
 
