@@ -6,7 +6,6 @@ makes a batch a pure function of (seed, step, slot) and an augmentation a pure f
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
 from typing import Any, TypeVar, cast
@@ -27,9 +26,6 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
-
-
-_LOCK = threading.RLock()
 
 
 class _Kernel:
@@ -57,12 +53,12 @@ class _Kernel:
     def _dispatcher(self) -> Any:
         import numba
 
-        with _LOCK:
-            try:
-                return numba.njit(cache=True, nogil=True)(self._function)
-            except RuntimeError:
-                numba.config.CACHE_DIR = str(private_folder("numba"))
-                return numba.njit(cache=True, nogil=True)(self._function)
+        compiled = numba.njit(cache=True, nogil=True)
+        try:
+            return compiled(self._function)
+        except RuntimeError:
+            numba.config.CACHE_DIR = str(private_folder("numba"))
+            return compiled(self._function)
 
 
 def jit(function: F) -> F:
